@@ -1,0 +1,57 @@
+//! Every bound of the engine in one place. Units come last in each name.
+//!
+//! Bounds on stored structures belong to the format: a reader refuses what exceeds them before it allocates.
+
+/// Longest entry name.
+pub const NAME_BYTES_MAX: usize = 64 * 1024;
+/// Most plaintext in one frame. A frame is at most one chunk beyond [`FRAME_TARGET_BYTES`].
+pub const FRAME_PLAIN_BYTES_MAX: usize = 16 * MIB;
+/// Most bytes of one frame as stored: incompressible plaintext plus the overhead of the transforms.
+pub const FRAME_STORED_BYTES_MAX: usize = FRAME_PLAIN_BYTES_MAX + 64 * 1024;
+/// Plaintext after which a worker closes a frame.
+pub const FRAME_TARGET_BYTES: usize = MIB;
+/// Largest chunk.
+pub const CHUNK_BYTES_MAX: usize = 8 * MIB;
+/// Smallest permitted minimum chunk size: the gear window must fit.
+pub const CHUNK_BYTES_MIN: usize = 64;
+/// Stored bytes after which a worker closes a pack.
+pub const PACK_TARGET_BYTES: usize = 16 * MIB;
+/// Largest stored object.
+pub const OBJECT_BYTES_MAX: usize = 64 * MIB;
+/// Most frames in one pack.
+pub const PACK_FRAMES_MAX: usize = 65_536;
+/// Most chunks in one pack.
+pub const PACK_CHUNKS_MAX: usize = 1 << 20;
+/// Largest key slot, config, session or other small control object.
+pub const CONTROL_BYTES_MAX: usize = MIB;
+/// Largest snapshot object; what grows with the number of entries is paged and does not count.
+pub const SNAPSHOT_BYTES_MAX: usize = 16 * MIB;
+/// Content at most this long stands in its entry instead of a chunk.
+pub const INLINE_BYTES_MAX: usize = 96;
+/// Most chunks that an entry lists itself; longer lists are paged.
+pub const INLINE_CHUNKS_MAX: usize = 32;
+/// Plaintext after which a page is cut wherever it is.
+pub const PAGE_BYTES_MAX: usize = 256 * 1024;
+/// Plaintext that a page has at least, unless it is the last.
+pub const PAGE_BYTES_MIN: usize = 8 * 1024;
+/// Deepest tree of pages.
+pub const PAGE_LEVELS_MAX: u8 = 8;
+/// Most attributes of one entry.
+pub const ENTRY_ATTRIBUTES_MAX: usize = 4096;
+/// Longest value of one attribute.
+pub const ATTRIBUTE_BYTES_MAX: usize = 128 * 1024;
+/// Most transforms in a chain.
+pub const CHAIN_TRANSFORMS_MAX: usize = 8;
+/// Longest object key.
+pub const KEY_BYTES_MAX: usize = 512;
+/// Index rows after which a segment is written.
+pub const SEGMENT_ROWS_TARGET: usize = 128 * 1024;
+/// Rows in one page of an index segment.
+pub const SEGMENT_PAGE_ROWS: usize = 4096;
+/// Skipped items that a report names; the rest is counted.
+pub const REPORT_SKIPPED_MAX: usize = 10_000;
+/// Objects that one page of a listing may hold.
+pub const LIST_PAGE_OBJECTS_MAX: usize = 1000;
+
+/// 2^20 bytes.
+pub const MIB: usize = 1024 * 1024;

@@ -1,0 +1,195 @@
+//! What jobs return. Reports serialize; that is the schema of the command line's `--json`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+use crate::{Skipped, SnapshotId};
+
+/// Whether a snapshot holds everything that its source had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Everything was read.
+    Complete,
+    /// Something was skipped; the report and the snapshot name it.
+    Partial,
+}
+
+/// The items that a job skipped: the first [`limits::REPORT_SKIPPED_MAX`] by name, the rest counted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SkippedItems {
+    items: Vec<Skipped>,
+    #[serde(skip)]
+    more: u64,
+}
+
+impl SkippedItems {
+    /// Adds one.
+    pub fn push(&mut self, item: Skipped) {
+        if self.items.len() < limits::REPORT_SKIPPED_MAX {
+            self.items.push(item);
+        } else {
+            self.more = self.more.saturating_add(1);
+        }
+    }
+
+    /// The items named.
+    pub fn named(&self) -> &[Skipped] {
+        &self.items
+    }
+
+    /// How many there are, named or not.
+    pub fn count(&self) -> u64 {
+        u64::try_from(self.items.len()).unwrap_or(u64::MAX).saturating_add(self.more)
+    }
+
+    /// Whether nothing was skipped.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+}
+
+impl Extend<Skipped> for SkippedItems {
+    fn extend<T: IntoIterator<Item = Skipped>>(&mut self, items: T) {
+        items.into_iter().for_each(|item| self.push(item));
+    }
+}
+
+/// What a backup did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackupReport {
+    /// The snapshot; none for a dry run.
+    pub snapshot: Option<SnapshotId>,
+    /// Whether everything was read.
+    pub outcome: Outcome,
+    /// The snapshot that unchanged entries were taken from.
+    pub parent: Option<SnapshotId>,
+    /// Entries in the snapshot.
+    pub entries: u64,
+    /// Entries taken from the parent without being opened.
+    pub entries_unchanged: u64,
+    /// Bytes of content in the snapshot.
+    pub bytes_logical: u64,
+    /// Bytes of content read.
+    pub bytes_read: u64,
+    /// Bytes of content that the repository did not have, before compression.
+    pub bytes_added: u64,
+    /// Every byte put: packs, index and control objects.
+    pub bytes_stored: u64,
+    /// Objects put.
+    pub objects_stored: u64,
+    /// How long it took.
+    pub duration_seconds: f64,
+    /// What was skipped.
+    pub skipped: SkippedItems,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RestoreReport {
+    /// Entries written, wholly or in part.
+    pub entries_written: u64,
+    /// Entries that were there already as they should be, or unwanted by the target.
+    pub entries_unchanged: u64,
+    /// Bytes of content written.
+    pub bytes_written: u64,
+    /// Bytes of content found in place.
+    pub bytes_unchanged: u64,
+    /// What could not be restored, by name.
+    pub failed: SkippedItems,
+    /// How long it took.
+    pub duration_seconds: f64,
+}
+
+/// An object that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedObject {
+    /// Its key.
+    pub object: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// An entry that cannot be restored in full.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedEntry {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The entry; the empty name stands for pages of the snapshot that cannot be read.
+    pub name: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// What a verification looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Checked {
+    /// Objects looked at.
+    pub objects: u64,
+    /// Bytes read from the store.
+    pub bytes: u64,
+    /// Snapshots walked.
+    pub snapshots: u64,
+    /// Entries walked.
+    pub entries: u64,
+    /// Chunks whose content was compared with their identity.
+    pub chunks: u64,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// Objects damaged or missing.
+    pub damaged_objects: Vec<DamagedObject>,
+    /// Entries that need them.
+    pub damaged_entries: Vec<DamagedEntry>,
+    /// What was looked at.
+    pub checked: Checked,
+    /// How long it took.
+    pub duration_seconds: f64,
+}
+
+impl VerifyReport {
+    /// Whether nothing is damaged.
+    pub fn is_clean(&self) -> bool {
+        self.damaged_objects.is_empty() && self.damaged_entries.is_empty()
+    }
+}
+
+/// What a repair of the index did.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RepairReport {
+    /// Packs whose content is indexed anew.
+    pub rebuilt: u64,
+    /// Objects that could not be read.
+    pub lost: Vec<DamagedObject>,
+}
+
+/// Sizes and ratios.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct StatsReport {
+    /// Snapshots in the repository.
+    pub snapshots: u64,
+    /// Bytes of content in all snapshots together.
+    pub bytes_logical: u64,
+    /// Bytes of distinct content, before compression.
+    pub bytes_unique: u64,
+    /// Bytes in the store.
+    pub bytes_stored: u64,
+    /// Objects in the store.
+    pub objects: u64,
+    /// `bytes_logical / bytes_stored`.
+    pub ratio: f64,
+    /// Objects and bytes per kind of object: `data`, `meta`, `index`, `snapshots`, `keys`, `control` ...
+    pub by_kind: std::collections::BTreeMap<String, KindStats>,
+}
+
+/// How much of one kind there is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct KindStats {
+    /// Objects.
+    pub objects: u64,
+    /// Bytes in the store.
+    pub bytes_stored: u64,
+}

@@ -1,0 +1,225 @@
+//! Where entries come from: the contract of sources.
+//!
+//! A [`Source`] is a description that can be run any number of times; [`Source::begin`] starts a [`SourceRun`], which has
+//! the state of one backup (a connection, a snapshot of a volume, the hard links seen). The engine asks for entries in
+//! batches, opens content only where it decides to, and finishes or drops the run.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::io::AsyncRead;
+
+use crate::{Entry, JobContext, Result, Skipped};
+
+/// In which order a source yields its entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryOrder {
+    /// Ascending by [`EntryName`](crate::EntryName), each name once. Checked: a name out of order fails the job.
+    Sorted,
+    /// Any order; the engine sorts. A name yielded twice fails the job.
+    Unsorted,
+}
+
+/// What a source is, as recorded in its snapshots and used to find a parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceInfo {
+    /// The kind of source: `files`, `command`, `postgres` ...
+    pub kind: String,
+    /// What distinguishes this source from others of its kind on the same host: the paths, the database. Without secrets.
+    pub identity: Vec<String>,
+    /// The order of its entries.
+    pub order: EntryOrder,
+}
+
+impl SourceInfo {
+    /// A source of `kind` that yields sorted entries.
+    pub fn new(kind: impl Into<String>, identity: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { kind: kind.into(), identity: identity.into_iter().map(Into::into).collect(), order: EntryOrder::Sorted }
+    }
+
+    /// The same source, yielding in any order.
+    #[must_use]
+    pub fn unsorted(mut self) -> Self {
+        self.order = EntryOrder::Unsorted;
+        self
+    }
+}
+
+/// Something that can be backed up.
+#[async_trait]
+pub trait Source: fmt::Debug + Send + Sync + 'static {
+    /// What this source is.
+    fn info(&self) -> SourceInfo;
+
+    /// Starts a run: connects, takes a consistent view, runs the hook before.
+    ///
+    /// Cancellation: the future may be dropped; whatever it started must end by then.
+    async fn begin(&self, job: &JobContext) -> Result<Box<dyn SourceRun>>;
+}
+
+/// One run of a source, from its begin hook to its finish hook.
+///
+/// Dropping a run without [`finish`](SourceRun::finish) abandons it; it must release what it holds.
+#[async_trait]
+pub trait SourceRun: Send + Sync {
+    /// The next entries, at most `max`; empty at the end.
+    ///
+    /// An error fails the job. What merely cannot be read is an [`Item::Skipped`].
+    async fn next(&mut self, max: usize) -> Result<Vec<Item>>;
+
+    /// Gives access to the content of an entry that this run yielded.
+    ///
+    /// Called only where the engine needs the content, in the order of the entries. It should return at once: slow work
+    /// belongs into the content's reader, which runs beside others.
+    async fn open(&self, entry: &Entry) -> Result<Content>;
+
+    /// Ends the run after the last content was read: the hook after, and what is known only now.
+    async fn finish(&mut self) -> Result<Finished> {
+        Ok(Finished::default())
+    }
+}
+
+/// What [`SourceRun::next`] yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// An entry.
+    Entry(Entry),
+    /// Something that exists and could not be read. The snapshot becomes partial.
+    Skipped(Skipped),
+}
+
+impl From<Entry> for Item {
+    fn from(entry: Entry) -> Self {
+        Self::Entry(entry)
+    }
+}
+
+/// What a source knows when everything has been read.
+#[derive(Debug, Default)]
+pub struct Finished {
+    /// Entries that only now exist, with their content: labels, manifests. They stand in the snapshot's trailing list.
+    pub trailing: Vec<(Entry, Content)>,
+    /// Named positions of the source for this snapshot: a log sequence number, a file and offset, a time.
+    pub position: Vec<(String, String)>,
+    /// What turned out at the end to be missing. The snapshot becomes partial.
+    pub skipped: Vec<Skipped>,
+}
+
+/// How content is cut into chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Chunking {
+    /// Where the content says so, so that insertions move nothing else.
+    #[default]
+    ContentDefined,
+    /// Every so many bytes from the start: database pages. A power of two from 4 KiB to 1 MiB is sensible; the engine
+    /// refuses what lies outside the limits of chunks.
+    Fixed {
+        /// Bytes of each chunk but the last.
+        bytes: u32,
+    },
+}
+
+/// Access to the content of one entry.
+pub struct Content {
+    /// How to read it.
+    pub reader: ContentReader,
+    /// How to cut it.
+    pub chunking: Chunking,
+}
+
+/// The ways in which content can be read.
+pub enum ContentReader {
+    /// By blocking calls, on a worker thread of the job; opened there, too.
+    Blocking(Box<dyn FnOnce() -> io::Result<Box<dyn BlockingContent>> + Send>),
+    /// By asynchronous reads on the caller's runtime.
+    Async(Pin<Box<dyn AsyncRead + Send>>),
+    /// At any position by several threads at once; of known length.
+    Random(Arc<dyn ReadAt>),
+}
+
+/// Content that is read by blocking calls from start to end.
+pub trait BlockingContent: Send {
+    /// As [`io::Read::read`]: 0 is the end.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Called after the end was read: what happened to the content meanwhile (it changed, shrank), if anything. The
+    /// content is stored as read, the notice reported, and the snapshot becomes partial.
+    fn finish(&mut self) -> Option<String> {
+        None
+    }
+}
+
+/// Content that can be read at any position.
+pub trait ReadAt: Send + Sync {
+    /// Bytes of content.
+    fn len(&self) -> u64;
+
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `buffer` from `offset` on; less is an error.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+struct Reader<R>(R);
+
+impl<R: io::Read + Send> BlockingContent for Reader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Content {
+    /// Content read by blocking calls; `open` runs on a worker thread.
+    pub fn blocking<C, F>(open: F) -> Self
+    where
+        C: BlockingContent + 'static,
+        F: FnOnce() -> io::Result<C> + Send + 'static,
+    {
+        let open = move || open().map(|content| Box::new(content) as Box<dyn BlockingContent>);
+        Self { reader: ContentReader::Blocking(Box::new(open)), chunking: Chunking::default() }
+    }
+
+    /// Content read from a blocking reader that is open already.
+    pub fn from_reader(reader: impl io::Read + Send + 'static) -> Self {
+        Self::blocking(move || Ok(Reader(reader)))
+    }
+
+    /// Content in memory.
+    pub fn from_bytes(bytes: impl Into<bytes::Bytes>) -> Self {
+        Self::from_reader(io::Cursor::new(bytes.into()))
+    }
+
+    /// Content from an asynchronous reader.
+    pub fn from_async(reader: impl AsyncRead + Send + 'static) -> Self {
+        Self { reader: ContentReader::Async(Box::pin(reader)), chunking: Chunking::default() }
+    }
+
+    /// Content that can be read at any position.
+    pub fn from_random(content: Arc<dyn ReadAt>) -> Self {
+        Self { reader: ContentReader::Random(content), chunking: Chunking::default() }
+    }
+
+    /// The same content, cut every `bytes` bytes.
+    #[must_use]
+    pub fn fixed(mut self, bytes: u32) -> Self {
+        self.chunking = Chunking::Fixed { bytes };
+        self
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reader = match self.reader {
+            ContentReader::Blocking(_) => "blocking",
+            ContentReader::Async(_) => "async",
+            ContentReader::Random(_) => "random",
+        };
+        f.debug_struct("Content").field("reader", &reader).field("chunking", &self.chunking).finish()
+    }
+}

@@ -1,0 +1,101 @@
+//! Where a restore writes: the contract of targets.
+//!
+//! The engine announces entries in the order of the snapshot, fills their content and closes them. A target that accepts
+//! [`WriteOrder::Any`] gets the content of many entries at once from several threads; one that needs
+//! [`WriteOrder::Sequential`] gets one entry after the other, front to back.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use tokio::io::AsyncWrite;
+
+use crate::{Entry, JobContext, Result, Skipped};
+
+/// In which order a target can take content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteOrder {
+    /// Several entries at once, each at any position, on worker threads.
+    Any,
+    /// One entry after the other, each from front to back.
+    Sequential,
+}
+
+/// A place that a restore writes to.
+#[async_trait]
+pub trait Target: fmt::Debug + Send + Sync + 'static {
+    /// The order this target needs.
+    fn order(&self) -> WriteOrder;
+
+    /// Called once before the first entry.
+    async fn begin(&self, job: &JobContext) -> Result<()>;
+
+    /// Announces an entry and says how its content is to be written. Called in the order of the snapshot.
+    ///
+    /// With [`WriteOrder::Any`] it should return at once and leave the work to the [`Writer::Blocking`] closure, which
+    /// runs on a worker thread; closures of different entries run in no particular order, so each makes the parents
+    /// it needs.
+    async fn entry(&self, entry: &Entry) -> Result<Writer>;
+
+    /// Called after all content is written, for directories (deepest first) and whatever else must come last, in
+    /// batches. Returns what could not be done.
+    async fn complete(&self, entries: Vec<Entry>) -> Result<Vec<Skipped>>;
+
+    /// Called once after everything else; makes the result durable where the target promises that.
+    async fn finish(&self) -> Result<Vec<Skipped>>;
+}
+
+/// How an entry's content is written.
+pub enum Writer {
+    /// Nothing to write: the entry is unwanted or present already.
+    Skip,
+    /// By blocking calls on a worker thread; opened there, too. Entries without content only open and finish.
+    Blocking(Box<dyn FnOnce() -> io::Result<Box<dyn BlockingWriter>> + Send>),
+    /// By asynchronous writes, front to back, then a shutdown.
+    Async(Pin<Box<dyn AsyncWrite + Send>>),
+}
+
+/// The content of one entry while it is being written.
+pub trait BlockingWriter: Send {
+    /// Bytes that stand there already, from an earlier restore or the entry's former self; 0 for a new one.
+    fn existing_len(&self) -> u64 {
+        0
+    }
+
+    /// Reads what stands there already, so that the engine can leave equal parts alone.
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let _ = (buffer, offset);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Ends the entry at `len` bytes and applies its metadata. Returns what could not be applied.
+    fn finish(self: Box<Self>, len: u64) -> io::Result<Vec<String>>;
+
+    /// Gives up: the content could not be read in full. Removes what is incomplete, so that it is not taken for whole.
+    fn abort(self: Box<Self>);
+}
+
+impl Writer {
+    /// A writer that opens on a worker thread.
+    pub fn blocking<W, F>(open: F) -> Self
+    where
+        W: BlockingWriter + 'static,
+        F: FnOnce() -> io::Result<W> + Send + 'static,
+    {
+        Self::Blocking(Box::new(move || open().map(|writer| Box::new(writer) as Box<dyn BlockingWriter>)))
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Skip => "Skip",
+            Self::Blocking(_) => "Blocking",
+            Self::Async(_) => "Async",
+        })
+    }
+}
