@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::transform::{ObjectType, Transform};
-use crate::{Error, ErrorKind, Random, Result};
+use crate::{Error, ErrorKind, ObjectKey, Random, Result};
 
 /// The identity of a repository: 16 random bytes, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -129,6 +129,10 @@ pub trait Protection: fmt::Debug + Send + Sync + 'static {
     /// What opens an object with this header, after the commitment was checked: [`ErrorKind::Corruption`] where it does
     /// not fit the key, [`ErrorKind::Denied`] where the key of that epoch is not at hand.
     fn open(&self, object_type: ObjectType, header: &ProtectionHeader) -> Result<Arc<dyn Transform>>;
+
+    /// Checks that a key slot, read from `key`, is byte for byte what a holder of the keys made. Slots of epochs whose
+    /// key is not at hand are [`ErrorKind::Denied`].
+    fn check_slot(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()>;
 }
 
 /// No encryption: anyone who reads the store reads everything. Frames carry a plain SHA-256 in place of a seal's tag, so
@@ -186,6 +190,10 @@ impl Protection for Unprotected {
             return Err(Error::corruption("the header's commitment does not fit"));
         }
         Ok(Arc::new(Checksum))
+    }
+
+    fn check_slot(&self, key: &ObjectKey, _: &[u8]) -> Result<()> {
+        Err(Error::corruption("a repository without encryption has no key slots").with_object(key))
     }
 }
 
