@@ -17,6 +17,8 @@ pub mod sink;
 pub mod snapshot;
 pub mod source;
 pub mod target;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
 pub mod transform;
 
