@@ -2,6 +2,7 @@
 //!
 //! This is a work in progress of the crate documentation.
 
+pub mod chunker;
 pub mod config;
 pub mod error;
 pub mod entry;
