@@ -74,7 +74,8 @@ impl EntryName {
 
     /// `self/child`.
     pub fn join(&self, child: impl AsRef<[u8]>) -> Result<Self> {
-        let mut bytes = Vec::with_capacity(self.0.len().saturating_add(child.as_ref().len()).saturating_add(1));
+        let mut bytes =
+            Vec::with_capacity(self.0.len().saturating_add(child.as_ref().len()).saturating_add(1));
         bytes.extend_from_slice(&self.0);
         bytes.push(b'/');
         bytes.extend_from_slice(child.as_ref());

@@ -60,7 +60,9 @@ struct Inner {
 impl Error {
     /// An error of `kind`; `message` names the thing and says what to do about it.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { inner: Box::new(Inner { kind, message: message.into(), object: None, entry: None, source: None }) }
+        Self {
+            inner: Box::new(Inner { kind, message: message.into(), object: None, entry: None, source: None }),
+        }
     }
 
     /// [`ErrorKind::Corruption`].

@@ -4,14 +4,16 @@
 
 pub mod chunker;
 pub mod config;
-pub mod error;
 pub mod entry;
+pub mod error;
+pub mod format;
 pub mod job;
 pub mod limits;
 pub mod observer;
 pub mod protection;
 pub mod random;
 pub mod report;
+pub mod repository;
 pub mod resources;
 pub mod retention;
 pub mod sink;

@@ -46,8 +46,9 @@ impl TryFrom<String> for RepositoryId {
 
     fn try_from(text: String) -> Result<Self> {
         let mut id = [0; 16];
-        hex::decode_to_slice(&text, &mut id)
-            .map_err(|_| Error::invalid_input(format!("`{text}` is not a repository id (32 hexadecimal digits)")))?;
+        hex::decode_to_slice(&text, &mut id).map_err(|_| {
+            Error::invalid_input(format!("`{text}` is not a repository id (32 hexadecimal digits)"))
+        })?;
         Ok(Self(id))
     }
 }
@@ -186,7 +187,8 @@ impl Protection for Unprotected {
             let message = "the object is encrypted, and no key was given; give a password file or a key file";
             return Err(Error::new(ErrorKind::Denied, message));
         }
-        if header.commitment != self.commitment(object_type, &header.salt) || !header.encapsulation.is_empty() {
+        if header.commitment != self.commitment(object_type, &header.salt) || !header.encapsulation.is_empty()
+        {
             return Err(Error::corruption("the header's commitment does not fit"));
         }
         Ok(Arc::new(Checksum))
@@ -217,13 +219,24 @@ impl Transform for Checksum {
         Self::NAME
     }
 
-    fn encode(&self, frame: &crate::FrameContext<'_>, input: &[u8], output: &mut Vec<u8>) -> Result<crate::Encoded> {
+    fn encode(
+        &self,
+        frame: &crate::FrameContext<'_>,
+        input: &[u8],
+        output: &mut Vec<u8>,
+    ) -> Result<crate::Encoded> {
         output.extend_from_slice(input);
         output.extend_from_slice(&Self::digest(frame, input));
         Ok(crate::Encoded::Applied)
     }
 
-    fn decode(&self, frame: &crate::FrameContext<'_>, input: &[u8], output: &mut Vec<u8>, max: usize) -> Result<()> {
+    fn decode(
+        &self,
+        frame: &crate::FrameContext<'_>,
+        input: &[u8],
+        output: &mut Vec<u8>,
+        max: usize,
+    ) -> Result<()> {
         let damaged = || Error::corruption("a frame does not fit its checksum");
         let split = input.len().checked_sub(32).ok_or_else(damaged)?;
         let (bytes, digest) = input.split_at(split);

@@ -209,9 +209,13 @@ impl<S: Sink + ?Sized> SinkExt for S {
         let there = self.get_whole(key, bytes.len()).await;
         match there {
             Ok(there) if there == bytes => Ok(()),
-            Ok(_) => Err(Error::new(ErrorKind::AlreadyExists, "exists already with other content").with_object(key)),
+            Ok(_) => {
+                Err(Error::new(ErrorKind::AlreadyExists, "exists already with other content")
+                    .with_object(key))
+            }
             Err(error) if error.kind() == ErrorKind::LimitExceeded => {
-                Err(Error::new(ErrorKind::AlreadyExists, "exists already with other content").with_object(key))
+                Err(Error::new(ErrorKind::AlreadyExists, "exists already with other content")
+                    .with_object(key))
             }
             Err(error) => Err(error),
         }

@@ -50,8 +50,9 @@ impl FromStr for SnapshotId {
 
     fn from_str(text: &str) -> Result<Self> {
         let mut id = [0; 16];
-        hex::decode_to_slice(text, &mut id)
-            .map_err(|_| Error::invalid_input(format!("`{text}` is not a snapshot id (32 hexadecimal digits)")))?;
+        hex::decode_to_slice(text, &mut id).map_err(|_| {
+            Error::invalid_input(format!("`{text}` is not a snapshot id (32 hexadecimal digits)"))
+        })?;
         Ok(Self(id))
     }
 }

@@ -37,7 +37,11 @@ pub struct SourceInfo {
 impl SourceInfo {
     /// A source of `kind` that yields sorted entries.
     pub fn new(kind: impl Into<String>, identity: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self { kind: kind.into(), identity: identity.into_iter().map(Into::into).collect(), order: EntryOrder::Sorted }
+        Self {
+            kind: kind.into(),
+            identity: identity.into_iter().map(Into::into).collect(),
+            order: EntryOrder::Sorted,
+        }
     }
 
     /// The same source, yielding in any order.

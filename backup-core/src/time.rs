@@ -67,9 +67,10 @@ impl From<SystemTime> for Timestamp {
                 let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
                 match before.subsec_nanos() {
                     0 => Self::new(seconds.saturating_neg(), 0),
-                    nanoseconds => {
-                        Self::new(seconds.saturating_neg().saturating_sub(1), 1_000_000_000_u32.saturating_sub(nanoseconds))
-                    }
+                    nanoseconds => Self::new(
+                        seconds.saturating_neg().saturating_sub(1),
+                        1_000_000_000_u32.saturating_sub(nanoseconds),
+                    ),
                 }
             }
         }
@@ -99,12 +100,17 @@ impl FromStr for Timestamp {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::invalid_input(format!("`{text}` is not a time; write it like 2026-11-20T08:00:00Z"));
+        let wrong =
+            || Error::invalid_input(format!("`{text}` is not a time; write it like 2026-11-20T08:00:00Z"));
         if let Some(raw) = text.strip_prefix('@') {
             let (seconds, nanoseconds) = raw.split_once('.').unwrap_or((raw, "0"));
             let seconds = seconds.parse().map_err(|_| wrong())?;
             let nanoseconds = nanoseconds.parse::<u32>().map_err(|_| wrong())?;
-            return if nanoseconds < 1_000_000_000 { Ok(Self::new(seconds, nanoseconds)) } else { Err(wrong()) };
+            return if nanoseconds < 1_000_000_000 {
+                Ok(Self::new(seconds, nanoseconds))
+            } else {
+                Err(wrong())
+            };
         }
         text.parse::<jiff::Timestamp>().map(Self::from).map_err(|_| wrong())
     }

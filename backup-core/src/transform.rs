@@ -127,7 +127,9 @@ impl TransformSet {
     /// The transform called `name`.
     pub fn get(&self, name: &str) -> Result<&Arc<dyn Transform>> {
         self.0.iter().find(|transform| transform.name() == name).ok_or_else(|| {
-            let message = format!("the transform `{name}` is not known here; register it before opening the repository");
+            let message = format!(
+                "the transform `{name}` is not known here; register it before opening the repository"
+            );
             Error::new(ErrorKind::Unsupported, message)
         })
     }

@@ -21,7 +21,7 @@ pub struct ChunkerParameters {
 
 impl ChunkerParameters {
     /// Checks the lengths against each other and against [`limits`], and returns them as they are used.
-    pub(super) fn validate(&self) -> Result<(usize, usize, usize)> {
+    pub fn validate(&self) -> Result<(usize, usize, usize)> {
         let Self { min_bytes, avg_bytes, max_bytes } = *self;
         let wrong = |what: String| Err(Error::invalid_input(format!("chunk sizes: {what}")));
         let size = |bytes: u32| usize::try_from(bytes).unwrap_or(usize::MAX);

@@ -57,7 +57,8 @@ impl Transform for Zstd {
         COMPRESSOR.with_borrow_mut(|slot| {
             let fits = slot.as_ref().is_some_and(|(level, _)| *level == self.level);
             if !fits {
-                let made = Compressor::new(self.level).map_err(|e| Error::io("no zstd context could be made", e))?;
+                let made =
+                    Compressor::new(self.level).map_err(|e| Error::io("no zstd context could be made", e))?;
                 *slot = Some((self.level, made));
             }
             let Some((_, compressor)) = slot.as_mut() else {
@@ -66,7 +67,9 @@ impl Transform for Zstd {
             // One byte less than the input can be had: what does not fit does not pay.
             let room = input.len().saturating_sub(input.len() / 32);
             output.resize(start.saturating_add(room), 0);
-            let Some(space) = output.get_mut(start..) else { return Err(Error::internal("no room for zstd")) };
+            let Some(space) = output.get_mut(start..) else {
+                return Err(Error::internal("no room for zstd"));
+            };
             match compressor.compress_to_buffer(input, space) {
                 Ok(len) if len < room => {
                     output.truncate(start.saturating_add(len));
@@ -91,7 +94,9 @@ impl Transform for Zstd {
                 return Err(Error::internal("the zstd context is gone"));
             };
             output.resize(start.saturating_add(max), 0);
-            let Some(space) = output.get_mut(start..) else { return Err(Error::internal("no room for zstd")) };
+            let Some(space) = output.get_mut(start..) else {
+                return Err(Error::internal("no room for zstd"));
+            };
             let len = decompressor.decompress_to_buffer(input, space).map_err(|e| {
                 Error::corruption("a frame is not what zstd made, or longer than it claims").with_source(e)
             })?;

@@ -1,0 +1,142 @@
+//! Small objects: one JSON document in one sealed frame. Config, snapshots, sets and sessions are documents.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::object::{ObjectHeader, ObjectOpener, ObjectWriter, Scratch};
+use super::page::TreeRoot;
+use crate::limits;
+use crate::protection::{Protection, RepositoryId};
+use crate::report::Outcome;
+use crate::snapshot::{SnapshotId, SnapshotInfo};
+use crate::transform::{ObjectType, TransformSet, Zstd};
+use crate::{Error, ErrorKind, Result, Timestamp};
+
+/// The sealed parameters of a repository: the object `config`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepositoryParameters {
+    /// The repository; the same as in the object's header.
+    pub repository: RepositoryId,
+    /// When it was created, by its creator's clock.
+    pub created: Timestamp,
+    /// Features that a program must know to read or write the repository. Version 1 has none.
+    pub required_features: Vec<String>,
+    /// How content is cut.
+    pub chunker: crate::chunker::ChunkerParameters,
+}
+
+/// A session's outcome that is a snapshot: the object `snapshots/<session>`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotDocument {
+    /// Everything about the snapshot but its entries.
+    #[serde(flatten)]
+    pub info: SnapshotInfo,
+    /// Its sorted entries; none if there are none.
+    pub tree: Option<TreeRoot>,
+    /// Its entries known only at the end.
+    pub trailing: Option<TreeRoot>,
+    /// The repository; a snapshot cannot be moved to another.
+    pub repository: RepositoryId,
+}
+
+/// Several snapshots taken as one: the object `sets/<id>`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotSet {
+    /// Its identity: 16 random bytes, as snapshots have.
+    pub id: SnapshotId,
+    /// The name of the set in the configuration.
+    pub name: String,
+    /// When it was begun, by its writer's clock.
+    pub time: Timestamp,
+    /// Complete if every component is.
+    pub outcome: Outcome,
+    /// Its parts in the order of backing up.
+    pub components: Vec<SetComponent>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A part of a set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetComponent {
+    /// The component's name in the configuration.
+    pub name: String,
+    /// Its snapshot; none where it failed or was skipped.
+    pub snapshot: Option<SnapshotId>,
+    /// How it ended; none where there is no snapshot.
+    pub outcome: Option<Outcome>,
+    /// Why there is no snapshot.
+    pub reason: Option<String>,
+    /// Its place in the order of restoring, lowest first.
+    pub restore_order: u32,
+}
+
+/// A writer's registered activity: the object `control/sessions/<id>/open`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionDocument {
+    /// The session.
+    pub session: SnapshotId,
+    /// When it was opened, by its writer's clock.
+    pub opened: Timestamp,
+    /// The writer's host.
+    pub host: String,
+    /// What it does: `backup`, `repair`.
+    pub purpose: String,
+}
+
+/// Seals a document.
+pub fn seal<T: Serialize>(
+    protection: &dyn Protection,
+    object_type: ObjectType,
+    salt: [u8; 32],
+    document: &T,
+) -> Result<Bytes> {
+    let json = serde_json::to_vec(document)
+        .map_err(|e| Error::internal("a document has no JSON form").with_source(e))?;
+    if json.len() > limits::SNAPSHOT_BYTES_MAX {
+        return Err(Error::new(
+            ErrorKind::LimitExceeded,
+            "a document would exceed the largest allowed length",
+        ));
+    }
+    let transforms = [std::sync::Arc::new(Zstd::default()) as _];
+    let mut writer = ObjectWriter::new(protection, object_type, &transforms, salt, Vec::new())?;
+    writer.push_frame(&json, &[])?;
+    Ok(writer.finish()?.bytes)
+}
+
+/// Opens a document, of which `object` is the whole object. Every byte of it is checked.
+pub fn open<T: DeserializeOwned>(
+    protection: &dyn Protection,
+    object_type: ObjectType,
+    object: &[u8],
+) -> Result<T> {
+    let opener = ObjectOpener::new(protection, &TransformSet::builtin(), object_type, object)?;
+    let directory = opener.open_directory(object, object.len() as u64)?;
+    let [record] = directory.frames[..] else {
+        return Err(Error::corruption("a document must have exactly one frame"));
+    };
+    let start = opener.header_len();
+    let end = start.saturating_add(record.stored_len as usize);
+    let stored = object.get(start..end).ok_or_else(|| Error::corruption("a document is cut short"))?;
+    let mut json = Vec::new();
+    opener.open_frame(0, &record, stored, &mut Scratch::default(), &mut json)?;
+    serde_json::from_slice(&json)
+        .map_err(|e| Error::corruption("a document is not what its place says").with_source(e))
+}
+
+/// What the object `config` says in clear: enough to find the keys.
+pub fn peek(config: &[u8]) -> Result<ObjectHeader> {
+    let (header, _) = ObjectHeader::decode(config)?;
+    if header.object_type == ObjectType::Config {
+        Ok(header)
+    } else {
+        Err(Error::corruption("is not a repository's configuration"))
+    }
+}

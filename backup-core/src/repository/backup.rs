@@ -1,0 +1,311 @@
+//! Making a snapshot: walk entries, skip unchanged, open, cut, identify, skip known, frame, transform, pack, put, commit.
+//!
+//! The feeder and the uploader run on the caller's runtime; workers and the assembler are threads of the job. They are
+//! joined by bounded channels, and whoever fails closes them all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tracing::Instrument;
+
+use super::Repository;
+use super::known::KnownChunks;
+use crate::format::document::{SessionDocument, SnapshotDocument};
+use crate::limits;
+use crate::observer::Event;
+use crate::report::{BackupReport, Outcome};
+use crate::source::{Source, SourceInfo};
+use crate::transform::{ObjectType, Transform, Zstd};
+use crate::{Error, Finished, JobContext, Result, SnapshotId, SnapshotInfo};
+
+mod assemble;
+mod feed;
+mod packer;
+mod shared;
+mod sort;
+mod stream;
+mod threads;
+mod upload;
+mod worker;
+
+use assemble::{Assembler, Trees, Window};
+use feed::{Feeder, Parent};
+use packer::{Packer, SharedPages};
+use shared::Shared;
+use threads::Threads;
+use worker::Worker;
+
+/// Plaintext after which a frame of pages is closed: small, so that reading one page reads little else.
+const PAGE_FRAME_BYTES: usize = 128 * 1024;
+
+/// Which snapshot unchanged entries are taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ParentChoice {
+    /// The newest snapshot of the same source, host and label.
+    #[default]
+    Auto,
+    /// None: everything is read.
+    None,
+    /// This one.
+    Snapshot(SnapshotId),
+}
+
+/// What a backup is called and how it is made.
+#[derive(Debug, Clone, Default)]
+pub struct BackupOptions {
+    /// The host it is taken on.
+    pub host: String,
+    /// The series it belongs to.
+    pub label: Option<String>,
+    /// The tenant whose data it holds.
+    pub tenant: Option<String>,
+    /// Free words about it.
+    pub description: Option<String>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// Which snapshot unchanged entries are taken from.
+    pub parent: ParentChoice,
+    /// The transforms of new packs, in order of encoding, before the seal; none: Zstandard at level 3.
+    pub transforms: Option<Vec<Arc<dyn Transform>>>,
+    /// Whether to find out what would be stored without storing it.
+    pub dry_run: bool,
+}
+
+impl Repository {
+    /// Backs up `source` as one snapshot.
+    ///
+    /// What merely cannot be read is skipped, named in the report, and makes the snapshot partial; a failure of the
+    /// source as a whole or of the store fails the job. When this returns, the snapshot is durable.
+    ///
+    /// Cancellation: dropping the future or cancelling the job stops everything; until the last put nothing is
+    /// visible, and what was stored by then serves the next run.
+    pub async fn backup(
+        &self,
+        source: &dyn Source,
+        options: &BackupOptions,
+        job: &JobContext,
+    ) -> Result<BackupReport> {
+        let info = source.info();
+        let span = tracing::info_span!("backup", repository = %self.id(), source = %info.kind);
+        self.backup_source(source, info, options, job).instrument(span).await
+    }
+
+    async fn backup_source(
+        &self,
+        source: &dyn Source,
+        info: SourceInfo,
+        options: &BackupOptions,
+        job: &JobContext,
+    ) -> Result<BackupReport> {
+        let started = Instant::now();
+        let time = job.now();
+        job.emit(&Event::Phase { name: "open" });
+        let session = SnapshotId::random(&**job.random())?;
+        let transforms = match &options.transforms {
+            Some(chosen) => chosen.clone(),
+            None => vec![Arc::new(Zstd::default()) as Arc<dyn Transform>],
+        };
+        for transform in &transforms {
+            // What cannot be read back is not written.
+            self.store().transforms.get(transform.name())?;
+        }
+
+        // The session must be registered before anything is listed: see the protocol for many writers.
+        if !options.dry_run {
+            let document = SessionDocument {
+                session,
+                opened: time,
+                host: options.host.clone(),
+                purpose: "backup".into(),
+            };
+            let key = super::keys::session(session)?;
+            self.store()
+                .put_document(
+                    &key,
+                    ObjectType::Session,
+                    &document,
+                    &super::store::PutCounters::default(),
+                    job,
+                )
+                .await?;
+        }
+        let view = self.view_for_writing(job).await?;
+        let parent = self.choose_parent(&info, options, job).await?;
+        let parent_id = parent.as_ref().map(|(id, _)| *id);
+        let parent = parent.and_then(|(_, root)| Some(Parent { reader: view.clone(), root: root? }));
+
+        let known = KnownChunks::new(view.index.clone());
+        let chunker = self.chunker()?;
+        let shared = Arc::new(Shared::new(
+            self.store().clone(),
+            known,
+            chunker,
+            transforms,
+            job.clone(),
+            options.dry_run,
+        ));
+        job.emit(&Event::Phase { name: "read" });
+        let mut run = source.begin(job).await?;
+        let (finished, trees, segment) = run_pipeline(&shared, session, &mut *run, &info, parent).await?;
+        drop(run);
+
+        job.emit(&Event::Phase { name: "commit" });
+        let skipped = shared.take_skipped();
+        let outcome = if skipped.is_empty() { Outcome::Complete } else { Outcome::Partial };
+        let counters = &shared.counters;
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        if !options.dry_run {
+            upload::finish_index(&shared, session, segment, &view.index).await?;
+            let named = skipped.named();
+            let document = SnapshotDocument {
+                info: SnapshotInfo {
+                    id: session,
+                    time,
+                    stored: None,
+                    source: info.kind,
+                    identity: info.identity,
+                    host: options.host.clone(),
+                    label: options.label.clone(),
+                    tenant: options.tenant.clone(),
+                    description: options.description.clone(),
+                    tags: options.tags.clone(),
+                    position: finished.position.into_iter().collect(),
+                    parent: parent_id,
+                    outcome,
+                    entries: load(&counters.entries),
+                    bytes_logical: load(&counters.bytes_logical),
+                    bytes_added: load(&counters.bytes_added),
+                    skipped: named.to_vec(),
+                    skipped_count: skipped.count(),
+                },
+                tree: trees.tree,
+                trailing: trees.trailing,
+                repository: self.id(),
+            };
+            // The commit: until this create nothing of the run is visible.
+            let key = super::keys::snapshot(session)?;
+            self.store().put_document(&key, ObjectType::Snapshot, &document, &shared.put, job).await?;
+        }
+        shared.emit_progress();
+        Ok(BackupReport {
+            snapshot: (!options.dry_run).then_some(session),
+            outcome,
+            parent: parent_id,
+            entries: load(&counters.entries),
+            entries_unchanged: load(&counters.unchanged),
+            bytes_logical: load(&counters.bytes_logical),
+            bytes_read: load(&counters.bytes_read),
+            bytes_added: load(&counters.bytes_added),
+            bytes_stored: shared.put.bytes(),
+            objects_stored: shared.put.objects(),
+            duration_seconds: started.elapsed().as_secs_f64(),
+            skipped,
+        })
+    }
+
+    async fn choose_parent(
+        &self,
+        info: &SourceInfo,
+        options: &BackupOptions,
+        job: &JobContext,
+    ) -> Result<Option<(SnapshotId, Option<crate::format::page::TreeRoot>)>> {
+        let id = match options.parent {
+            ParentChoice::None => return Ok(None),
+            ParentChoice::Snapshot(id) => id,
+            ParentChoice::Auto => {
+                let snapshots = self.readable_snapshots(job).await?;
+                let newest = snapshots
+                    .into_iter()
+                    .filter(|s| s.source == info.kind && s.identity == info.identity)
+                    .filter(|s| {
+                        s.host == options.host && s.label == options.label && s.tenant == options.tenant
+                    })
+                    .max_by_key(|s| (s.time, s.id));
+                match newest {
+                    Some(newest) => newest.id,
+                    None => return Ok(None),
+                }
+            }
+        };
+        let document = self.snapshot_document(id, job).await?;
+        Ok(Some((id, document.tree)))
+    }
+}
+
+async fn run_pipeline(
+    shared: &Arc<Shared>,
+    session: SnapshotId,
+    run: &mut dyn crate::SourceRun,
+    info: &SourceInfo,
+    parent: Option<Parent>,
+) -> Result<(Finished, Trees, super::segment::SegmentBuilder)> {
+    let workers = shared.job.resources().workers();
+    let (work_send, work) = async_channel::bounded(workers.saturating_mul(2));
+    let (done_send, done) = async_channel::bounded(workers.saturating_mul(4));
+    let (packs_send, packs) = async_channel::bounded(1);
+    let window = Window::new();
+    let pages =
+        SharedPages::new(Packer::new(shared.clone(), ObjectType::Meta, PAGE_FRAME_BYTES, packs_send.clone()));
+
+    let mut threads = Threads::new(shared.clone(), {
+        let (work, done, packs, window) = (work.clone(), done.clone(), packs.clone(), window.clone());
+        move || {
+            work.close();
+            done.close();
+            packs.close();
+            window.permits.close();
+        }
+    });
+    for number in 0..workers {
+        let content =
+            Packer::new(shared.clone(), ObjectType::Data, limits::FRAME_TARGET_BYTES, packs_send.clone());
+        let worker = Worker::new(shared.clone(), content, pages.clone(), work.clone(), done_send.clone());
+        threads.spawn(&format!("backup-work-{number}"), move || worker.run())?;
+    }
+    drop(packs_send);
+    let assembler =
+        Assembler { shared: shared.clone(), pages, window: window.clone(), done, order: info.order };
+    let trees = threads.spawn_with_result("backup-pages", move || assembler.run())?;
+
+    let feeder = Feeder::new(shared.clone(), window, workers, work_send, done_send, info.order, parent);
+    let both = async {
+        let feeding = async {
+            let fed = feeder.run(run).await;
+            if fed.is_err() {
+                threads.stop();
+            }
+            fed
+        };
+        let uploading = async {
+            let uploaded = upload::upload(shared, session, packs).await;
+            if uploaded.is_err() {
+                threads.stop();
+            }
+            uploaded
+        };
+        tokio::join!(feeding, uploading)
+    };
+    let ticking = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            shared.emit_progress();
+        }
+    };
+    let (fed, uploaded) = tokio::select! {
+        both = both => both,
+        () = ticking => return Err(Error::internal("the ticker ended")),
+        () = shared.job.cancellation().cancelled() => return Err(Error::cancelled()),
+    };
+    let trees = trees.await.unwrap_or_else(|_| Err(Error::cancelled()));
+    // Of several failures the cause is the one that is no mere cancellation.
+    match (fed, trees, uploaded, threads.finish().await) {
+        (Ok(finished), Ok(trees), Ok(segment), Ok(())) => Ok((finished, trees, segment)),
+        (fed, trees, uploaded, ended) => {
+            let errors = [fed.err(), uploaded.err(), trees.err(), ended.err()].into_iter().flatten();
+            let first = errors.min_by_key(Error::is_cancelled).unwrap_or_else(Error::cancelled);
+            Err(if first.is_cancelled() { shared.failure_or(first) } else { first })
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Walks the source beside the parent snapshot and decides for each entry: unchanged, or to be read.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::task::JoinSet;
+
+use super::assemble::{WINDOW_BATCHES, Window};
+use super::shared::Shared;
+use super::stream::{PUMP_BUFFERS, StreamJob, check_chunking};
+use super::worker::{Batch, BatchItem, Done, SMALL_BYTES_MAX, Work};
+use crate::format::chunks::StoredContent;
+use crate::format::entries::{StoredEntry, check_entry};
+use crate::format::page::TreeRoot;
+use crate::limits;
+use crate::repository::content::ChunkStream;
+use crate::repository::entries::{EntryStream, find_entry};
+use crate::repository::reader::Reader;
+use crate::source::{ContentReader, SourceRun};
+use crate::{Content, Entry, EntryOrder, Error, Finished, Item, Result};
+
+/// Entries asked of a source at once.
+const ITEMS_MAX: usize = 512;
+/// Entries in one batch.
+const BATCH_ENTRIES: usize = 512;
+/// Bytes of content in one batch, about.
+const BATCH_BYTES: u64 = 4 * limits::MIB as u64;
+
+/// The parent snapshot, for merging.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    pub(crate) reader: Reader,
+    pub(crate) root: TreeRoot,
+}
+
+/// Feeds the workers.
+#[derive(Debug)]
+pub(crate) struct Feeder {
+    shared: Arc<Shared>,
+    window: Arc<Window>,
+    workers: usize,
+    work: async_channel::Sender<Work>,
+    done: async_channel::Sender<Done>,
+    order: EntryOrder,
+    parent: Option<Parent>,
+    walk: Option<EntryStream>,
+    /// The parent's entry that was read last and is not passed yet.
+    head: Option<StoredEntry>,
+    items: Vec<BatchItem>,
+    items_bytes: u64,
+    sequence: u64,
+    pumps: JoinSet<()>,
+}
+
+impl Feeder {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        window: Arc<Window>,
+        workers: usize,
+        work: async_channel::Sender<Work>,
+        done: async_channel::Sender<Done>,
+        order: EntryOrder,
+        parent: Option<Parent>,
+    ) -> Self {
+        let walk = match (&parent, order) {
+            (Some(parent), EntryOrder::Sorted) => {
+                Some(EntryStream::new(parent.reader.clone(), [parent.root], None, shared.job.clone()))
+            }
+            _ => None,
+        };
+        Self {
+            shared,
+            window,
+            workers,
+            work,
+            done,
+            order,
+            parent,
+            walk,
+            head: None,
+            items: Vec::new(),
+            items_bytes: 0,
+            sequence: 0,
+            pumps: JoinSet::new(),
+        }
+    }
+
+    /// Feeds everything that the run yields, then what it knows at its end.
+    pub(crate) async fn run(mut self, run: &mut dyn SourceRun) -> Result<Finished> {
+        loop {
+            self.shared.check()?;
+            let items = run.next(ITEMS_MAX).await?;
+            if items.is_empty() {
+                break;
+            }
+            for item in items {
+                match item {
+                    Item::Skipped(skipped) => self.shared.skip(skipped),
+                    Item::Entry(entry) => self.feed(entry, run).await?,
+                }
+            }
+        }
+        self.drain().await?;
+        // Every content was read: now the source may end its run.
+        self.shared.check()?;
+        let mut finished = run.finish().await?;
+        for skipped in finished.skipped.drain(..) {
+            self.shared.skip(skipped);
+        }
+        self.window.trailing_from.store(self.sequence, Ordering::Release);
+        let mut trailing = std::mem::take(&mut finished.trailing);
+        trailing.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        for (entry, content) in trailing {
+            check_entry(&entry)?;
+            if entry.kind.has_content() {
+                self.feed_content(entry, content).await?;
+            } else {
+                self.push(BatchItem::Ready(StoredEntry { entry, content: StoredContent::None }), 0).await?;
+            }
+        }
+        self.drain().await?;
+        Ok(finished)
+    }
+
+    async fn feed(&mut self, entry: Entry, run: &dyn SourceRun) -> Result<()> {
+        check_entry(&entry)?;
+        let before = self.parent_entry(&entry).await?;
+        if !entry.kind.has_content() {
+            return self.push(BatchItem::Ready(StoredEntry { entry, content: StoredContent::None }), 0).await;
+        }
+        if let Some(before) = before
+            && is_unchanged(&entry, &before.entry)
+            && self.still_stored(&before.content).await?
+        {
+            let counters = &self.shared.counters;
+            counters.unchanged.fetch_add(1, Ordering::Relaxed);
+            counters.bytes_logical.fetch_add(before.content.len(), Ordering::Relaxed);
+            let mut entry = entry;
+            entry.size = Some(before.content.len());
+            return self.push(BatchItem::Ready(StoredEntry { entry, content: before.content }), 0).await;
+        }
+        let content = run.open(&entry).await?;
+        self.feed_content(entry, content).await
+    }
+
+    async fn feed_content(&mut self, entry: Entry, content: Content) -> Result<()> {
+        check_chunking(content.chunking)?;
+        let size = entry.size.unwrap_or(u64::MAX);
+        match content.reader {
+            ContentReader::Async(reader) => {
+                let (send, buffers) = async_channel::bounded(PUMP_BUFFERS);
+                self.pumps.spawn(pump(reader, send));
+                self.stream(|sequence| StreamJob::pumped(entry, sequence, content.chunking, buffers)).await
+            }
+            _ if size > SMALL_BYTES_MAX as u64 => {
+                self.stream(|sequence| StreamJob::new(entry, sequence, content)).await
+            }
+            _ => self.push(BatchItem::Open(entry, content), size).await,
+        }
+    }
+
+    async fn push(&mut self, item: BatchItem, bytes: u64) -> Result<()> {
+        self.items.push(item);
+        self.items_bytes = self.items_bytes.saturating_add(bytes);
+        if self.items.len() >= BATCH_ENTRIES || self.items_bytes >= BATCH_BYTES {
+            self.flush().await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        if self.items.is_empty() {
+            return Ok(());
+        }
+        let items = std::mem::take(&mut self.items);
+        self.items_bytes = 0;
+        let sequence = self.next_sequence().await?;
+        let to_read = items.iter().any(|item| matches!(item, BatchItem::Open(..)));
+        let sent = if to_read {
+            self.work.send(Work::Batch(Batch { sequence, items })).await.is_ok()
+        } else {
+            // Nothing to read: the workers need not see it.
+            let entries = items.into_iter().filter_map(|item| match item {
+                BatchItem::Ready(entry) => Some(entry),
+                BatchItem::Open(..) => None,
+            });
+            self.done.send(Done { sequence, entries: entries.collect() }).await.is_ok()
+        };
+        if sent { Ok(()) } else { Err(Error::cancelled()) }
+    }
+
+    async fn stream(&mut self, make: impl FnOnce(u64) -> StreamJob) -> Result<()> {
+        self.flush().await?;
+        let sequence = self.next_sequence().await?;
+        let stream = Arc::new(make(sequence));
+        for _ in 0..self.workers {
+            self.work.send(Work::Stream(stream.clone())).await.map_err(|_| Error::cancelled())?;
+        }
+        Ok(())
+    }
+
+    async fn next_sequence(&mut self) -> Result<u64> {
+        // The assembler gives the permit back when the batch's turn has come.
+        self.window.permits.acquire().await.map_err(|_| Error::cancelled())?.forget();
+        let sequence = self.sequence;
+        self.sequence = sequence.saturating_add(1);
+        Ok(sequence)
+    }
+
+    // Waits until the assembler has everything.
+    async fn drain(&mut self) -> Result<()> {
+        self.flush().await?;
+        let all = u32::try_from(WINDOW_BATCHES).unwrap_or(u32::MAX);
+        let _all = self.window.permits.acquire_many(all).await.map_err(|_| Error::cancelled())?;
+        Ok(())
+    }
+
+    async fn parent_entry(&mut self, entry: &Entry) -> Result<Option<StoredEntry>> {
+        let Some(parent) = &self.parent else { return Ok(None) };
+        let result = match (self.order, &mut self.walk) {
+            (EntryOrder::Unsorted, _) => {
+                find_entry(&parent.reader, &parent.root, &entry.name, &self.shared.job).await
+            }
+            (EntryOrder::Sorted, None) => Ok(None),
+            (EntryOrder::Sorted, Some(walk)) => loop {
+                match self.head.take() {
+                    Some(head) => match head.entry.name.cmp(&entry.name) {
+                        std::cmp::Ordering::Less => {}
+                        std::cmp::Ordering::Equal => break Ok(Some(head)),
+                        std::cmp::Ordering::Greater => {
+                            self.head = Some(head);
+                            break Ok(None);
+                        }
+                    },
+                    None => match walk.next().await {
+                        Ok(Some(next)) => self.head = Some(next),
+                        Ok(None) => {
+                            self.walk = None;
+                            break Ok(None);
+                        }
+                        Err(error) => break Err(error),
+                    },
+                }
+            },
+        };
+        match result {
+            // Damage in the parent costs reading, not the backup.
+            Err(error) if error.is_corruption() => {
+                tracing::warn!(%error, "a page of the parent snapshot is damaged; its entries are read again");
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    async fn still_stored(&self, content: &StoredContent) -> Result<bool> {
+        let Some(parent) = &self.parent else { return Ok(false) };
+        let known = &self.shared.known;
+        match content {
+            StoredContent::None | StoredContent::Inline(_) => Ok(true),
+            StoredContent::Chunks(chunks) => {
+                Ok(chunks.iter().all(|chunk| known.in_repository(chunk.id.short(), chunk.len)))
+            }
+            StoredContent::Paged { .. } => {
+                let mut chunks = ChunkStream::new(parent.reader.clone(), content)?;
+                loop {
+                    match chunks.next(&self.shared.job).await {
+                        Ok(None) => return Ok(true),
+                        Ok(Some(chunk)) if known.in_repository(chunk.id.short(), chunk.len) => {}
+                        Ok(Some(_)) => return Ok(false),
+                        Err(error) if error.is_corruption() => return Ok(false),
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether the source says that the content is the parent's: same kind, size, time of modification and stamp.
+fn is_unchanged(now: &Entry, before: &Entry) -> bool {
+    now.stamp.is_some()
+        && now.stamp == before.stamp
+        && now.kind == before.kind
+        && (now.size.is_none() || now.size == before.size)
+        && now.posix.map(|posix| posix.modified) == before.posix.map(|posix| posix.modified)
+}
+
+// Reads on the runtime what workers process; an empty buffer is the end.
+async fn pump(
+    mut reader: std::pin::Pin<Box<dyn tokio::io::AsyncRead + Send>>,
+    buffers: async_channel::Sender<std::io::Result<Bytes>>,
+) {
+    loop {
+        let mut buffer = BytesMut::with_capacity(limits::MIB);
+        let mut result = Ok(());
+        while buffer.len() < limits::MIB && result.is_ok() {
+            match reader.read_buf(&mut buffer).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => result = Err(error),
+            }
+        }
+        let ended = buffer.is_empty();
+        let failed = result.is_err();
+        if !(ended && failed) && buffers.send(Ok(buffer.freeze())).await.is_err() {
+            return;
+        }
+        if let Err(error) = result {
+            // The worker may be gone; then nobody asks.
+            let _ = buffers.send(Err(error)).await;
+            return;
+        }
+        if ended {
+            return;
+        }
+    }
+}

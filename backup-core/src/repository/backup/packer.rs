@@ -1,0 +1,144 @@
+//! From chunks to packs: frames are filled, transformed, sealed and collected; full packs are handed to the uploader.
+//!
+//! Each worker owns a packer for content, and the run has one for pages. A packer's frame is full at
+//! [`limits::FRAME_TARGET_BYTES`], its pack at [`limits::PACK_TARGET_BYTES`].
+
+use std::sync::{Arc, Mutex};
+
+use crate::format::directory::ChunkRecord;
+use crate::format::object::{ObjectWriter, SealedObject};
+use crate::format::page::PageRef;
+use crate::limits;
+use crate::repository::tree::PageSink;
+use crate::transform::ObjectType;
+use crate::{ChunkId, Error, Result, ShortId};
+
+use super::shared::Shared;
+
+/// A pack that is ready to be put.
+#[derive(Debug)]
+pub(crate) struct FinishedPack {
+    pub(crate) object_type: ObjectType,
+    pub(crate) sealed: SealedObject,
+}
+
+/// Collects new chunks into frames and packs.
+#[derive(Debug)]
+pub(crate) struct Packer {
+    shared: Arc<Shared>,
+    object_type: ObjectType,
+    frame_target: usize,
+    frame: Vec<u8>,
+    chunks: Vec<ChunkRecord>,
+    pack: Option<ObjectWriter>,
+    packs: async_channel::Sender<FinishedPack>,
+}
+
+impl Packer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        object_type: ObjectType,
+        frame_target: usize,
+        packs: async_channel::Sender<FinishedPack>,
+    ) -> Self {
+        Self { shared, object_type, frame_target, frame: Vec::new(), chunks: Vec::new(), pack: None, packs }
+    }
+
+    /// Identifies a chunk and stores it unless it is known. Returns its identity and whether it was new.
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<(ChunkId, bool)> {
+        let id = self.shared.store.protection.chunk_id(bytes);
+        let len = u32::try_from(bytes.len()).map_err(|_| Error::internal("a chunk exceeds 32 bits"))?;
+        if !self.shared.known.claim(id.short(), len) {
+            return Ok((id, false));
+        }
+        if !self.shared.dry_run {
+            self.push(id.short(), len, bytes)?;
+        }
+        Ok((id, true))
+    }
+
+    fn push(&mut self, id: ShortId, len: u32, bytes: &[u8]) -> Result<()> {
+        let full = self.frame.len().saturating_add(bytes.len()) > limits::FRAME_PLAIN_BYTES_MAX;
+        if full {
+            self.flush_frame()?;
+        }
+        self.frame.extend_from_slice(bytes);
+        self.chunks.push(ChunkRecord { id, len });
+        if self.frame.len() >= self.frame_target { self.flush_frame() } else { Ok(()) }
+    }
+
+    /// Seals what the frame holds.
+    pub(crate) fn flush_frame(&mut self) -> Result<()> {
+        if self.chunks.is_empty() {
+            return Ok(());
+        }
+        if self.pack.as_ref().is_some_and(|pack| !pack.has_room(self.chunks.len())) {
+            self.flush_pack()?;
+        }
+        let mut pack = match self.pack.take() {
+            Some(pack) => pack,
+            None => {
+                let mut salt = [0; 32];
+                self.shared.job.random().fill(&mut salt)?;
+                let room = limits::PACK_TARGET_BYTES.saturating_add(2 * limits::MIB);
+                let buffer = Vec::with_capacity(if self.object_type == ObjectType::Data { room } else { 0 });
+                let protection = &*self.shared.store.protection;
+                ObjectWriter::new(protection, self.object_type, &self.shared.transforms, salt, buffer)?
+            }
+        };
+        // An error drops the pack and its salt with it.
+        pack.push_frame(&self.frame, &self.chunks)?;
+        self.frame.clear();
+        self.chunks.clear();
+        let full = pack.len() >= limits::PACK_TARGET_BYTES;
+        self.pack = Some(pack);
+        if full { self.flush_pack() } else { Ok(()) }
+    }
+
+    fn flush_pack(&mut self) -> Result<()> {
+        let Some(pack) = self.pack.take() else { return Ok(()) };
+        let finished = FinishedPack { object_type: self.object_type, sealed: pack.finish()? };
+        self.shared.check()?;
+        // Waits while the uploader has its hands full: that is what bounds memory.
+        self.packs.send_blocking(finished).map_err(|_| Error::cancelled())
+    }
+
+    /// Seals and hands over everything.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.flush_frame()?;
+        self.flush_pack()
+    }
+}
+
+/// The packer of a run's pages, shared by the assembler and by workers that write long chunk lists.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedPages(Arc<Mutex<Option<Packer>>>);
+
+impl SharedPages {
+    pub(crate) fn new(packer: Packer) -> Self {
+        Self(Arc::new(Mutex::new(Some(packer))))
+    }
+
+    /// Seals and hands over what it holds; nothing can be added afterwards.
+    pub(crate) fn finish(&self) -> Result<()> {
+        match self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
+            Some(packer) => packer.finish(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl PageSink for SharedPages {
+    fn put_page(&mut self, page: &[u8]) -> Result<PageRef> {
+        let mut packer = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        packer.as_mut().ok_or_else(|| Error::internal("a page was written after the last"))?.put_page(page)
+    }
+}
+
+impl PageSink for Packer {
+    fn put_page(&mut self, page: &[u8]) -> Result<PageRef> {
+        let (id, _) = self.add(page)?;
+        let len = u32::try_from(page.len()).map_err(|_| Error::internal("a page exceeds 32 bits"))?;
+        Ok(PageRef { id, len })
+    }
+}

@@ -1,0 +1,116 @@
+//! What all parts of one running backup share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::chunker::Chunker;
+use crate::observer::Event;
+use crate::report::SkippedItems;
+use crate::repository::known::KnownChunks;
+use crate::repository::store::{PutCounters, Store};
+use crate::transform::Transform;
+use crate::{Error, JobContext, Progress, Result, Skipped};
+
+/// Shared by feeder, workers, assembler and uploader.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) known: KnownChunks,
+    pub(crate) chunker: Chunker,
+    pub(crate) transforms: Vec<Arc<dyn Transform>>,
+    pub(crate) job: JobContext,
+    /// Nothing is put; new content is read, cut, identified and counted only.
+    pub(crate) dry_run: bool,
+    pub(crate) put: PutCounters,
+    pub(crate) counters: Counters,
+    stopped: AtomicBool,
+    failure: Mutex<Option<Error>>,
+    skipped: Mutex<SkippedItems>,
+    current: Mutex<Option<String>>,
+}
+
+/// Running totals.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) entries: AtomicU64,
+    pub(crate) unchanged: AtomicU64,
+    pub(crate) bytes_logical: AtomicU64,
+    pub(crate) bytes_read: AtomicU64,
+    pub(crate) bytes_added: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        store: Store,
+        known: KnownChunks,
+        chunker: Chunker,
+        transforms: Vec<Arc<dyn Transform>>,
+        job: JobContext,
+        dry_run: bool,
+    ) -> Self {
+        Self {
+            store,
+            known,
+            chunker,
+            transforms,
+            job,
+            dry_run,
+            put: PutCounters::default(),
+            counters: Counters::default(),
+            stopped: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            skipped: Mutex::default(),
+            current: Mutex::default(),
+        }
+    }
+
+    /// Stops everything; the first failure is the job's.
+    pub(crate) fn fail(&self, error: Error) {
+        self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
+        self.stop();
+    }
+
+    /// Makes workers end at their next look.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// An error if the job was stopped.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.stopped.load(Ordering::Relaxed) || self.job.cancellation().is_cancelled() {
+            Err(Error::cancelled())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The failure that stopped the job; `otherwise` if nothing was recorded.
+    pub(crate) fn failure_or(&self, otherwise: Error) -> Error {
+        self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take().unwrap_or(otherwise)
+    }
+
+    pub(crate) fn skip(&self, item: Skipped) {
+        self.job.emit(&Event::Skipped(item.clone()));
+        self.skipped.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(item);
+    }
+
+    pub(crate) fn take_skipped(&self) -> SkippedItems {
+        std::mem::take(&mut *self.skipped.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    pub(crate) fn set_current(&self, name: String) {
+        *self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(name);
+    }
+
+    pub(crate) fn emit_progress(&self) {
+        let current = self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        self.job.emit(&Event::Progress(Progress {
+            entries_done: self.counters.entries.load(Ordering::Relaxed),
+            entries_total: None,
+            bytes_done: self.counters.bytes_logical.load(Ordering::Relaxed),
+            bytes_total: None,
+            bytes_stored: self.put.bytes(),
+            current,
+        }));
+    }
+}

@@ -1,0 +1,269 @@
+//! A worker: takes a batch from reading to sealed frames by itself.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::packer::{Packer, SharedPages};
+use super::shared::Shared;
+use super::stream::{Region, StreamEnd, StreamJob, fixed_cuts};
+use crate::format::chunks::{ChunkRef, StoredContent};
+use crate::format::entries::StoredEntry;
+use crate::limits;
+use crate::repository::tree::ChunkListBuilder;
+use crate::source::{BlockingContent, Chunking, Content, ContentReader};
+use crate::{Entry, Error, Result, Skipped};
+
+/// Content that is read in one piece by one worker; longer content is drawn from a [`StreamJob`].
+pub(crate) const SMALL_BYTES_MAX: usize = 2 * limits::MIB;
+
+/// What the feeder gives to the workers.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// A run of entries in order, some of them with content to read.
+    Batch(Batch),
+    /// Long content; given once to every worker, and all of them draw regions from it.
+    Stream(Arc<StreamJob>),
+}
+
+/// A run of entries in order.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) sequence: u64,
+    pub(crate) items: Vec<BatchItem>,
+}
+
+/// An entry of a batch.
+#[derive(Debug)]
+pub(crate) enum BatchItem {
+    /// Nothing to read: it has no content, or the parent's.
+    Ready(StoredEntry),
+    /// To be read.
+    Open(Entry, Content),
+}
+
+/// What workers and feeder give to the assembler.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) sequence: u64,
+    pub(crate) entries: Vec<StoredEntry>,
+}
+
+/// One worker thread's state.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) content: Packer,
+    pub(crate) pages: SharedPages,
+    pub(crate) work: async_channel::Receiver<Work>,
+    pub(crate) done: async_channel::Sender<Done>,
+    region: Region,
+    buffer: Vec<u8>,
+    cuts: Vec<usize>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        content: Packer,
+        pages: SharedPages,
+        work: async_channel::Receiver<Work>,
+        done: async_channel::Sender<Done>,
+    ) -> Self {
+        Self {
+            shared,
+            content,
+            pages,
+            work,
+            done,
+            region: Region::default(),
+            buffer: Vec::new(),
+            cuts: Vec::new(),
+        }
+    }
+
+    /// Works until the feeder has nothing more.
+    pub(crate) fn run(mut self) -> Result<()> {
+        while let Ok(work) = self.work.recv_blocking() {
+            self.shared.check()?;
+            match work {
+                Work::Batch(batch) => self.run_batch(batch)?,
+                Work::Stream(stream) => {
+                    while self.run_region(&stream)? {
+                        self.shared.check()?;
+                    }
+                }
+            }
+        }
+        self.content.finish()
+    }
+
+    fn run_region(&mut self, stream: &StreamJob) -> Result<bool> {
+        let mut region = std::mem::take(&mut self.region);
+        let took = stream.next_region(&self.shared.chunker, &mut region)?;
+        if took {
+            let chunks = self.store_chunks(&region.bytes, &region.cuts)?;
+            self.shared.counters.bytes_read.fetch_add(region.bytes.len() as u64, Ordering::Relaxed);
+            self.shared.counters.bytes_logical.fetch_add(region.bytes.len() as u64, Ordering::Relaxed);
+            if let Some(end) = stream.finish_region(&region, chunks, &mut self.pages)? {
+                self.finish_stream(stream, end)?;
+            }
+        }
+        self.region = region;
+        Ok(took)
+    }
+
+    fn finish_stream(&mut self, stream: &StreamJob, end: StreamEnd) -> Result<()> {
+        let mut entries = Vec::new();
+        if let Some(reason) = end.failure {
+            // Content that is not whole is not stored as if it were.
+            self.shared.skip(Skipped::new(&stream.entry.name, reason));
+        } else {
+            if let Some(notice) = end.notice {
+                self.shared.skip(Skipped::new(&stream.entry.name, notice));
+            }
+            entries.push(stored(stream.entry.clone(), end.content));
+        }
+        self.send(Done { sequence: stream.sequence, entries })
+    }
+
+    fn run_batch(&mut self, batch: Batch) -> Result<()> {
+        let mut entries = Vec::with_capacity(batch.items.len());
+        for item in batch.items {
+            self.shared.check()?;
+            match item {
+                BatchItem::Ready(entry) => entries.push(entry),
+                BatchItem::Open(entry, content) => {
+                    let name = entry.name.clone();
+                    match self.read_whole(content)? {
+                        Ok((content, notice)) => {
+                            self.shared.counters.bytes_logical.fetch_add(content.len(), Ordering::Relaxed);
+                            if let Some(notice) = notice {
+                                self.shared.skip(Skipped::new(&name, notice));
+                            }
+                            entries.push(stored(entry, content));
+                        }
+                        Err(error) => self.shared.skip(Skipped::new(&name, error)),
+                    }
+                }
+            }
+        }
+        self.send(Done { sequence: batch.sequence, entries })
+    }
+
+    // The outer error fails the job, the inner one only the entry.
+    #[expect(clippy::type_complexity, reason = "used once")]
+    fn read_whole(&mut self, content: Content) -> Result<Result<(StoredContent, Option<String>), io::Error>> {
+        let chunking = content.chunking;
+        let mut reader: Box<dyn BlockingContent> = match content.reader {
+            ContentReader::Blocking(open) => match open() {
+                Ok(reader) => reader,
+                Err(error) => return Ok(Err(error)),
+            },
+            ContentReader::Random(content) => Box::new(Random { content, at: 0 }),
+            ContentReader::Async(_) => {
+                return Err(Error::internal("an asynchronous reader reached a worker"));
+            }
+        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(SMALL_BYTES_MAX + 1, 0);
+        let mut cuts = std::mem::take(&mut self.cuts);
+        let result = self.read_and_cut(&mut *reader, chunking, &mut buffer, &mut cuts);
+        self.buffer = buffer;
+        self.cuts = cuts;
+        Ok(match result? {
+            Ok(content) => Ok((content, reader.finish())),
+            Err(error) => Err(error),
+        })
+    }
+
+    fn read_and_cut(
+        &mut self,
+        reader: &mut dyn BlockingContent,
+        chunking: Chunking,
+        buffer: &mut [u8],
+        cuts: &mut Vec<usize>,
+    ) -> Result<Result<StoredContent, io::Error>> {
+        let mut list = ChunkListBuilder::default();
+        let mut filled = 0_usize;
+        let mut first = true;
+        loop {
+            let mut ended = false;
+            while filled < buffer.len() && !ended {
+                match buffer.get_mut(filled..).map_or(Ok(0), |free| reader.read(free)) {
+                    Ok(0) => ended = true,
+                    Ok(count) => {
+                        filled = filled.saturating_add(count);
+                        self.shared.counters.bytes_read.fetch_add(count as u64, Ordering::Relaxed);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+            let data = buffer.get(..filled).unwrap_or_default();
+            if first && ended && filled <= limits::INLINE_BYTES_MAX {
+                return Ok(Ok(StoredContent::Inline(data.into())));
+            }
+            first = false;
+            cuts.clear();
+            let consumed = match chunking {
+                Chunking::ContentDefined => self.shared.chunker.cuts(data, ended, cuts),
+                Chunking::Fixed { bytes } => fixed_cuts(filled, bytes as usize, ended, cuts),
+            };
+            let chunks = self.store_chunks(data, cuts)?;
+            for chunk in chunks {
+                list.push(chunk, &mut self.pages)?;
+            }
+            if ended {
+                return Ok(Ok(list.finish(&mut self.pages)?));
+            }
+            // A file that grew beyond what its size said: go on with what is left over.
+            buffer.copy_within(consumed..filled, 0);
+            filled = filled.saturating_sub(consumed);
+            self.shared.check()?;
+        }
+    }
+
+    fn store_chunks(&mut self, data: &[u8], cuts: &[usize]) -> Result<Vec<ChunkRef>> {
+        let mut chunks = Vec::with_capacity(cuts.len());
+        let mut start = 0;
+        for end in cuts {
+            let bytes =
+                data.get(start..*end).ok_or_else(|| Error::internal("a cut lies outside its data"))?;
+            start = *end;
+            let (id, new) = self.content.add(bytes)?;
+            if new {
+                self.shared.counters.bytes_added.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
+            let len = u32::try_from(bytes.len()).map_err(|_| Error::internal("a chunk exceeds 32 bits"))?;
+            chunks.push(ChunkRef { id, len });
+        }
+        Ok(chunks)
+    }
+
+    fn send(&self, done: Done) -> Result<()> {
+        self.done.send_blocking(done).map_err(|_| Error::cancelled())
+    }
+}
+
+fn stored(mut entry: Entry, content: StoredContent) -> StoredEntry {
+    entry.size = Some(content.len());
+    StoredEntry { entry, content }
+}
+
+struct Random {
+    content: Arc<dyn crate::source::ReadAt>,
+    at: u64,
+}
+
+impl BlockingContent for Random {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.content.len().saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let count = left.min(buffer.len());
+        if let Some(part) = buffer.get_mut(..count) {
+            self.content.read_exact_at(part, self.at)?;
+        }
+        self.at = self.at.saturating_add(count as u64);
+        Ok(count)
+    }
+}

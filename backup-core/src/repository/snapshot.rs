@@ -1,0 +1,63 @@
+//! A stored snapshot, open for reading.
+
+use std::sync::Arc;
+
+use super::Repository;
+use super::entries::{EntryStream, find_entry};
+use super::frames::missing;
+use super::reader::Reader;
+use crate::format::document::SnapshotDocument;
+use crate::format::entries::StoredEntry;
+use crate::format::page::TreeRoot;
+use crate::{EntryName, JobContext, Result, SnapshotInfo};
+
+/// A stored snapshot. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    repository: Repository,
+    document: Arc<SnapshotDocument>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(repository: Repository, document: Arc<SnapshotDocument>) -> Self {
+        Self { repository, document }
+    }
+
+    /// What it says of itself.
+    pub fn info(&self) -> &SnapshotInfo {
+        &self.document.info
+    }
+
+    /// The repository it is in.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The entries at and below a name, or all of them, in order.
+    pub async fn entries(&self, below: Option<&EntryName>, job: &JobContext) -> Result<EntryStream> {
+        let reader = self.reader(job).await?;
+        Ok(EntryStream::new(reader, self.roots(), below.cloned(), job.clone()))
+    }
+
+    /// The entry of a name.
+    pub async fn entry(&self, name: &EntryName, job: &JobContext) -> Result<Option<StoredEntry>> {
+        let reader = self.reader(job).await?;
+        for root in self.roots() {
+            if let Some(found) = find_entry(&reader, &root, name, job).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn roots(&self) -> impl Iterator<Item = TreeRoot> + use<> {
+        [self.document.tree, self.document.trailing].into_iter().flatten()
+    }
+
+    // Where the index lacks the snapshot's own root, it lacks more: then the packs are asked.
+    pub(crate) async fn reader(&self, job: &JobContext) -> Result<Reader> {
+        let reader = self.repository.view(job).await?;
+        let known = self.roots().all(|root| !reader.index.find(root.page.id.short()).is_empty());
+        if known { Ok(reader) } else { self.repository.full_view(job).await.map_err(missing) }
+    }
+}
