@@ -11,6 +11,8 @@ use bytes::Bytes;
 use self::disk::{Disk, SystemDisk};
 use self::tree::Tree;
 
+#[cfg(test)]
+mod crash;
 mod delete;
 // Public where tests may use it.
 #[cfg_attr(not(any(test, feature = "testing")), allow(unreachable_pub))]

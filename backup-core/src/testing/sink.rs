@@ -1,9 +1,10 @@
 //! What every [`Sink`] must do, as a suite that anyone can run over their own.
 
+use std::fmt::{Debug, Display};
 use std::sync::Arc;
 
 use super::broken;
-use crate::{ObjectKey, PutOutcome, Random, Result, Sink, SystemRandom};
+use crate::{GetRange, ObjectKey, PutOutcome, Random, Result, Sink, SystemRandom};
 
 mod listing;
 mod putting;
@@ -45,9 +46,16 @@ impl Place {
     /// Creates an object that is new.
     async fn create(&self, name: &str, bytes: &[u8]) -> Result<ObjectKey> {
         let key = self.key(name)?;
-        let outcome = self.sink.put(&key, bytes.to_vec().into()).await?;
+        let outcome = self.sink.put(&key, bytes.to_vec().into()).await;
+        let outcome = outcome.map_err(|error| broken(format_args!("`{name}` can be created"), error))?;
         expect("the put of a new key says Created", &outcome, &PutOutcome::Created)?;
         Ok(key)
+    }
+
+    /// Holds all of an object against what it should be.
+    async fn read_whole(&self, law: impl Display, key: &ObjectKey, expected: &[u8]) -> Result<()> {
+        let fetched = self.sink.get(key, GetRange::Full).await.map_err(|error| broken(&law, error))?;
+        expect_bytes(law, &fetched.bytes, expected)
     }
 
     /// Deletes everything below the prefix.
@@ -77,8 +85,20 @@ fn expect<T: PartialEq + std::fmt::Debug>(
     Err(broken(law, format_args!("{} instead of {}", brief(found), brief(expected))))
 }
 
-/// The beginning of a value's text: large objects need not fill the terminal.
-fn brief(value: &impl std::fmt::Debug) -> String {
+/// Holds the bytes that were read against those that were put.
+fn expect_bytes(law: impl Display, found: &[u8], expected: &[u8]) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    let same = found.iter().zip(expected).take_while(|(a, b)| a == b).count();
+    Err(broken(
+        law,
+        format_args!("{} bytes instead of {}, different from byte {same} on", found.len(), expected.len()),
+    ))
+}
+
+/// The beginning of a value's text: long listings need not fill the terminal.
+fn brief(value: &impl Debug) -> String {
     let text = format!("{value:?}");
     if text.len() <= 300 { text } else { text.chars().take(300).chain("...".chars()).collect() }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use backup_core::{Error, ErrorKind, ObjectKey, Result};
+use backup_core::{Error, ObjectKey, Result};
 
 use super::tree::{PERMANENT_LEVELS, Tree};
 
@@ -17,13 +17,9 @@ pub(super) fn delete(tree: &Tree, key: &ObjectKey) -> Result<()> {
             .sync_directory(leaf)
             .map_err(|error| Error::io("the deletion could not be made durable", error))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        // A directory of that name holds other objects; there is no object of this name.
-        Err(error) if is_directory(&error) => return Ok(()),
-        Err(error) => {
-            let kind = Error::io("", io::Error::from(error.kind())).kind();
-            let kind = if kind == ErrorKind::NotFound { ErrorKind::Io } else { kind };
-            return Err(Error::io("the object could not be deleted", error).with_kind(kind));
-        }
+        // A directory holds other objects, and a name that is too long none.
+        Err(error) if is_no_object(&error) => return Ok(()),
+        Err(error) => return Err(Error::io("the object could not be deleted", error)),
     }
     // Directories of sessions and the like go with their last object; one that is not empty refuses.
     for pair in chain.directories().windows(2).skip(PERMANENT_LEVELS).rev() {
@@ -36,7 +32,7 @@ pub(super) fn delete(tree: &Tree, key: &ObjectKey) -> Result<()> {
     Ok(())
 }
 
-/// Linux says that the name is a directory, POSIX that the operation is not permitted.
-fn is_directory(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::IsADirectory
+/// Whether the name cannot be that of an object.
+fn is_no_object(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::InvalidFilename)
 }

@@ -64,7 +64,7 @@ impl Tree {
             let Some(parent) = chain.last() else { break };
             match open_directory(parent, name) {
                 Ok(directory) => chain.push(Arc::new(directory)),
-                Err(Errno::NOENT) => return Ok(None),
+                Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
                 // A file: then no key continues below it. A link is refused, not taken for absence.
                 Err(Errno::NOTDIR) if !is_link(parent, name) => return Ok(None),
                 Err(errno) => return Err(directory_error(parent, name, errno)),
@@ -166,6 +166,9 @@ fn directory_error(parent: &Directory, name: &str, errno: Errno) -> Error {
         Errno::NOTDIR => {
             let message = format!("`{path}` is an object or a file, so no object can stand below it");
             Error::invalid_input(message)
+        }
+        Errno::NAMETOOLONG => {
+            Error::invalid_input(format!("`{path}` is too long for the names of this file system"))
         }
         errno => Error::io(format!("the directory `{path}` could not be opened"), errno.into()),
     }

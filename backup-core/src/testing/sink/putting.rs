@@ -1,6 +1,6 @@
 //! Creating and deleting.
 
-use super::{Place, expect, noise};
+use super::{Place, expect, expect_bytes, noise};
 use crate::testing::broken;
 use crate::{ErrorKind, GetRange, PutOutcome, Result};
 
@@ -17,8 +17,7 @@ async fn nothing_is_replaced(place: &Place) -> Result<()> {
     for bytes in ["first", "other", "", "a longer one"] {
         let outcome = place.sink.put(&key, bytes.into()).await?;
         expect("the put of an existing key says AlreadyExists", &outcome, &PutOutcome::AlreadyExists)?;
-        let there = place.sink.get(&key, GetRange::Full).await?;
-        expect("a put never replaces an object", &&*there.bytes, &&b"first"[..])?;
+        place.read_whole("a put never replaces an object", &key, b"first").await?;
     }
     Ok(())
 }
@@ -28,15 +27,11 @@ async fn empty_and_large_objects(place: &Place) -> Result<()> {
     for (name, length) in [("empty", 0), ("byte", 1), ("page", 4096), ("large", (17 << 20) + 3)] {
         let bytes = noise(1, length);
         let key = place.create(name, &bytes).await?;
-        let there = place.sink.get(&key, GetRange::Full).await?;
-        expect(law, &&*there.bytes, &&*bytes)?;
-        expect(
-            "a get tells the object's length",
-            &there.object_len,
-            &u64::try_from(length).unwrap_or(u64::MAX),
-        )?;
-        let tail = place.sink.get(&key, GetRange::Suffix(10)).await?;
-        expect(law, &&*tail.bytes, &bytes.get(length.saturating_sub(10)..).unwrap_or_default())?;
+        place.read_whole(law, &key, &bytes).await?;
+        let tail = place.sink.get(&key, GetRange::Suffix(10)).await.map_err(|error| broken(law, error))?;
+        expect_bytes(law, &tail.bytes, bytes.get(length.saturating_sub(10)..).unwrap_or_default())?;
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        expect("a get tells the object's length", &tail.object_len, &length)?;
     }
     Ok(())
 }
@@ -49,8 +44,7 @@ async fn every_permitted_key(place: &Place) -> Result<()> {
         ["-", "_", "-rf", "a..b", "ends.", "ends-", "nul", "index.html", "a/b/c/d/e/f/g/h", &all, &long]
     {
         let key = place.create(name, name.as_bytes()).await?;
-        let there = place.sink.get(&key, GetRange::Full).await?;
-        expect(format_args!("the key `{name}` is possible"), &&*there.bytes, &name.as_bytes())?;
+        place.read_whole(format_args!("the key `{name}` is possible"), &key, name.as_bytes()).await?;
         let listed = place.sink.list(key.as_str(), None, 1).await?;
         let found = listed.first().is_some_and(|meta| meta.key == key);
         expect(format_args!("the key `{name}` is listed as it was put"), &found, &true)?;
@@ -77,11 +71,9 @@ async fn deleting(place: &Place) -> Result<()> {
         let listed = place.sink.list(key.as_str(), None, 10).await?.len();
         expect("a deleted object is not listed", &listed, &0)?;
     }
-    let there = place.sink.get(&neighbour, GetRange::Full).await?;
-    expect("deleting leaves other objects alone", &&*there.bytes, &&b"2"[..])?;
+    place.read_whole("deleting leaves other objects alone", &neighbour, b"2").await?;
     place.create("deleted/one", b"new").await?;
-    let there = place.sink.get(&key, GetRange::Full).await?;
-    expect("after a delete a key can be created again", &&*there.bytes, &&b"new"[..])
+    place.read_whole("after a delete a key can be created again", &key, b"new").await
 }
 
 /// Polls puts a few times and drops them: what they leave is the whole object or nothing.
@@ -100,14 +92,13 @@ async fn a_dropped_put(place: &Place) -> Result<()> {
         }
         match place.sink.get(&key, GetRange::Full).await {
             Ok(there) => {
-                expect("a dropped put leaves the whole object or nothing", &&*there.bytes, &&*bytes)?
+                expect_bytes("a dropped put leaves the whole object or nothing", &there.bytes, &bytes)?;
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(broken("a dropped put leaves the whole object or nothing", error)),
         }
         place.sink.put(&key, bytes.clone().into()).await?;
-        let there = place.sink.get(&key, GetRange::Full).await?;
-        expect("after a dropped put the same put succeeds", &&*there.bytes, &&*bytes)?;
+        place.read_whole("after a dropped put the same put succeeds", &key, &bytes).await?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Reading whole objects and parts.
 
-use super::{Place, expect, noise};
+use super::{Place, expect, expect_bytes, noise};
 use crate::testing::broken;
 use crate::{ErrorKind, GetRange, ObjectKey, Result};
 
@@ -39,7 +39,7 @@ async fn part(place: &Place, key: &ObjectKey, range: GetRange, bytes: &[u8]) -> 
     let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
     let expected = bytes.get(at(resolved.start)..at(resolved.end)).unwrap_or_default();
     let fetched = place.sink.get(key, range).await.map_err(|error| broken(&law, error))?;
-    expect(&law, &&*fetched.bytes, &expected)?;
+    expect_bytes(&law, &fetched.bytes, expected)?;
     expect("a get of a part tells the whole object's length", &fetched.object_len, &length)
 }
 
