@@ -1,0 +1,106 @@
+//! Who can open a repository: listing, adding, removing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use backup_core::{Error, ErrorKind, JobContext, Protection, Result, Sink, Timestamp};
+use serde::Serialize;
+
+use super::Keyring;
+use super::create::write_slot;
+use crate::recipient::Recipient;
+use crate::slot::document::{RecipientPart, Slot};
+use crate::slot::{self, RecipientId, SlotName};
+
+/// A recipient, as its slots say. Without a key nothing of this is known to be true; [`Protection::check_slot`] tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RecipientInfo {
+    /// Its identity.
+    pub id: RecipientId,
+    /// `passphrase`, `key-file`, a kind of a later version, or `damaged` if its newest slot cannot be read.
+    pub kind: String,
+    /// The name given to it.
+    pub label: String,
+    /// When its newest slot was made, by the clock of whoever made it; none if that cannot be read.
+    pub created: Option<Timestamp>,
+    /// The epochs that it has slots of, oldest first.
+    pub epochs: Vec<u32>,
+}
+
+/// Every recipient of the repository, by id. Needs no key, and proves nothing.
+pub async fn list_recipients(sink: &Arc<dyn Sink>, job: &JobContext) -> Result<Vec<RecipientInfo>> {
+    let names = slot::list(sink.as_ref()).await?;
+    let slots = slot::read(sink.as_ref(), &names, job).await?;
+    let mut all: BTreeMap<RecipientId, RecipientInfo> = BTreeMap::new();
+    // Oldest epoch first, so that the newest slot has the last word.
+    for (name, bytes) in names.iter().zip(slots) {
+        let part = bytes.and_then(|bytes| Slot::parse(*name, &bytes).ok()).map(|slot| slot.recipient);
+        let (kind, label, created) = match part {
+            Some(RecipientPart { kind, label, created, .. }) => (kind, label, Some(created)),
+            None => ("damaged".to_owned(), String::new(), None),
+        };
+        let mut epochs = all.remove(&name.recipient).map(|info| info.epochs).unwrap_or_default();
+        epochs.push(name.epoch);
+        all.insert(name.recipient, RecipientInfo { id: name.recipient, kind, label, created, epochs });
+    }
+    Ok(all.into_values().collect())
+}
+
+impl Keyring {
+    /// Writes slots for `recipient`, one per epoch at hand, newest first. An error or a cancelled job may leave it with
+    /// some of them: remove the recipient and add it again.
+    pub async fn add_recipient(
+        &self,
+        sink: &Arc<dyn Sink>,
+        recipient: &Recipient,
+        job: &JobContext,
+    ) -> Result<RecipientId> {
+        let id = RecipientId::random(job.random().as_ref())?;
+        for epoch in self.epochs.keys().rev() {
+            let name = SlotName { epoch: *epoch, recipient: id };
+            write_slot(sink.as_ref(), &self.secrets(*epoch)?, name, recipient, job).await?;
+        }
+        Ok(id)
+    }
+
+    /// Deletes the slots of a recipient in every epoch. Refused if an epoch would be left without an intact slot of someone
+    /// else: what was sealed in it could never be opened again. An error leaves it with some of its slots: call again.
+    ///
+    /// Run one removal at a time: two at once may each count on the other's recipient. Who kept a copy of a slot and still knows
+    /// its passphrase can go on reading what is stored; new data is safe from it only in a new epoch.
+    pub async fn remove_recipient(
+        &self,
+        sink: &Arc<dyn Sink>,
+        id: RecipientId,
+        job: &JobContext,
+    ) -> Result<()> {
+        let names = slot::list(sink.as_ref()).await?;
+        let (own, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.recipient == id);
+        if own.is_empty() {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("no key slot belongs to the recipient {id}"),
+            ));
+        }
+        let mut kept = Vec::new();
+        for (name, bytes) in others.iter().zip(slot::read(sink.as_ref(), &others, job).await?) {
+            let intact =
+                bytes.is_some_and(|bytes| name.key().is_ok_and(|key| self.check_slot(&key, &bytes).is_ok()));
+            if intact {
+                kept.push(name.epoch);
+            }
+        }
+        if let Some(last) = own.iter().find(|name| !kept.contains(&name.epoch)) {
+            let message = format!(
+                "the recipient {id} is the last known to open epoch {}; add another recipient first",
+                last.epoch
+            );
+            return Err(Error::invalid_input(message));
+        }
+        for name in own {
+            job.check()?;
+            sink.delete(&name.key()?).await?;
+        }
+        Ok(())
+    }
+}
