@@ -38,8 +38,9 @@ pub trait Target: fmt::Debug + Send + Sync + 'static {
     /// it needs.
     async fn entry(&self, entry: &Entry) -> Result<Writer>;
 
-    /// Called after all content is written, for directories (deepest first) and whatever else must come last, in
-    /// batches. Returns what could not be done.
+    /// Called after all content is written, in batches, for what must come last: first every hard link in the order of
+    /// the snapshot, when what it links to stands there, then every directory, deepest first. Returns what could not be
+    /// done.
     async fn complete(&self, entries: Vec<Entry>) -> Result<Vec<Skipped>>;
 
     /// Called once after everything else; makes the result durable where the target promises that.
@@ -61,6 +62,12 @@ pub trait BlockingWriter: Send {
     /// Bytes that stand there already, from an earlier restore or the entry's former self; 0 for a new one.
     fn existing_len(&self) -> u64 {
         0
+    }
+
+    /// Whether what stands there is to be left as it is: it has the right content already, or must not be overwritten.
+    /// The engine then neither reads nor writes content and only finishes the entry.
+    fn is_current(&self) -> bool {
+        false
     }
 
     /// Reads what stands there already, so that the engine can leave equal parts alone.
