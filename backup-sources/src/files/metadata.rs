@@ -1,0 +1,233 @@
+//! From what the file system says about a name to an entry.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::SystemTime;
+
+use backup_core::entry::XATTR_PREFIX;
+use backup_core::limits;
+use backup_core::{Attribute, PosixMetadata, Timestamp};
+use rustix::fs::Stat;
+use rustix::io::Errno;
+
+use crate::system;
+
+/// How long a timestamp of a file may lag behind the clock: one tick of the kernel's coarse clock (10 ms at 100 Hz), twice.
+const TICK_NANOSECONDS: i128 = 20_000_000;
+/// The same where a file system keeps whole seconds, or two (FAT).
+const COARSE_NANOSECONDS: i128 = 2_000_000_000;
+
+/// Owner, mode and time.
+pub(super) fn posix(stat: &Stat) -> PosixMetadata {
+    PosixMetadata {
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        modified: system::modified(stat),
+    }
+}
+
+/// Whether a regular file has holes.
+pub(super) fn is_sparse(stat: &Stat) -> bool {
+    u64::try_from(stat.st_blocks).unwrap_or_default().saturating_mul(512) < system::size(stat)
+}
+
+/// What tells this state of a file from another: inode, size and both times, in as few bytes as they need.
+///
+/// None if a change could follow that leaves all of them as they are. Kernels stamp changes with a coarse clock, so a
+/// file that is written, seen here, and written again within one tick keeps its times, and with the same size nothing
+/// would tell the difference for ever after. A file changed less than a tick before it was seen is therefore read again
+/// next time. A modification time far in the future was set by hand and does not count: a write would bring it back.
+pub(super) fn stamp(stat: &Stat, seen: Timestamp) -> Option<Box<[u8]>> {
+    let (modified, changed) = (system::modified(stat), system::changed(stat));
+    let seen = nanoseconds(seen);
+    let recent = |time: Timestamp| {
+        let window = if time.nanoseconds() == 0 { COARSE_NANOSECONDS } else { TICK_NANOSECONDS };
+        nanoseconds(time).saturating_add(window) >= seen
+    };
+    let set_by_hand = nanoseconds(modified) > seen.saturating_add(COARSE_NANOSECONDS);
+    if recent(changed) || (recent(modified) && !set_by_hand) {
+        return None;
+    }
+    let mut stamp = Vec::with_capacity(40);
+    varint(&mut stamp, stat.st_ino);
+    varint(&mut stamp, system::size(stat));
+    varint(&mut stamp, zigzag(modified.seconds()));
+    varint(&mut stamp, u64::from(modified.nanoseconds()));
+    varint(&mut stamp, zigzag(changed.seconds().wrapping_sub(modified.seconds())));
+    varint(
+        &mut stamp,
+        zigzag(i64::from(changed.nanoseconds()).wrapping_sub(i64::from(modified.nanoseconds()))),
+    );
+    Some(stamp.into_boxed_slice())
+}
+
+/// The inode in a stamp.
+pub(super) fn stamped_inode(stamp: &[u8]) -> Option<u64> {
+    let mut value: u64 = 0;
+    for (at, byte) in stamp.iter().take(10).enumerate() {
+        let shift = u32::try_from(at).ok()?.checked_mul(7)?;
+        value |= u64::from(byte & 0x7f).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// The time by the system's clock, which is the one that stamps files.
+pub(super) fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+/// Reads extended attributes, with the buffers that it needs for that.
+#[derive(Debug)]
+pub(super) struct Xattrs {
+    path: Vec<u8>,
+    directory_len: usize,
+    names: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Xattrs {
+    pub(super) fn new() -> Self {
+        Self { path: Vec::new(), directory_len: 0, names: vec![0; 4096], value: vec![0; 4096] }
+    }
+
+    /// Names in `directory` are read from now on.
+    ///
+    /// There is no call that reads attributes relative to a directory and without opening the file, so the way goes
+    /// through the descriptor's own path.
+    pub(super) fn enter(&mut self, directory: BorrowedFd<'_>) {
+        self.path.clear();
+        self.path.extend_from_slice(b"/proc/self/fd/");
+        self.path.extend_from_slice(directory.as_raw_fd().to_string().as_bytes());
+        self.path.push(b'/');
+        self.directory_len = self.path.len();
+    }
+
+    /// The attributes of `name` in the directory entered last, sorted; links are not followed.
+    pub(super) fn read(&mut self, name: &CStr) -> Result<Vec<Attribute>, Errno> {
+        self.path.truncate(self.directory_len);
+        self.path.extend_from_slice(name.to_bytes_with_nul());
+        let Self { path, names, value, .. } = self;
+        let path = CStr::from_bytes_with_nul(path).map_err(|_| Errno::INVAL)?;
+        let len = loop {
+            match rustix::fs::llistxattr(path, names.as_mut_slice()) {
+                Ok(len) => break len,
+                // The file system has none.
+                Err(Errno::NOTSUP) => return Ok(Vec::new()),
+                Err(Errno::RANGE) if names.len() < MAX_BYTES => names.resize(MAX_BYTES, 0),
+                Err(error) => return Err(error),
+            }
+        };
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        let mut attributes = Vec::new();
+        for name in names.get(..len).unwrap_or_default().split_inclusive(|&byte| byte == 0) {
+            let Ok(c_name) = CStr::from_bytes_with_nul(name) else { continue };
+            let len = loop {
+                match rustix::fs::lgetxattr(path, c_name, value.as_mut_slice()) {
+                    Ok(len) => break Some(len),
+                    // Removed meanwhile.
+                    Err(Errno::NODATA | Errno::NOTSUP) => break None,
+                    Err(Errno::RANGE) if value.len() < MAX_BYTES => value.resize(MAX_BYTES, 0),
+                    Err(error) => return Err(error),
+                }
+            };
+            if let Some(value) = len.and_then(|len| value.get(..len)) {
+                attributes.push(Attribute {
+                    name: [XATTR_PREFIX, c_name.to_bytes()].concat().into_boxed_slice(),
+                    value: value.into(),
+                });
+            }
+        }
+        attributes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        attributes.dedup_by(|a, b| a.name == b.name);
+        Ok(attributes)
+    }
+}
+
+/// Linux's own limit on a list of names and on a value (xattr(7)), which is within the format's.
+const MAX_BYTES: usize = 64 * 1024;
+const _: () = assert!(MAX_BYTES <= limits::ATTRIBUTE_BYTES_MAX);
+
+fn nanoseconds(time: Timestamp) -> i128 {
+    i128::from(time.seconds()).saturating_mul(1_000_000_000).saturating_add(i128::from(time.nanoseconds()))
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(u8::try_from(value & 0x7f).unwrap_or_default() | 0x80);
+        value >>= 7;
+    }
+    out.push(u8::try_from(value).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat_of_new_file() -> Stat {
+        let file = tempfile::tempfile().unwrap();
+        rustix::fs::fstat(&file).unwrap()
+    }
+
+    fn later(seconds: i64) -> Timestamp {
+        now().saturating_add_seconds(seconds)
+    }
+
+    #[test]
+    fn a_file_changed_within_the_clocks_grain_has_no_stamp() {
+        let stat = stat_of_new_file();
+        assert_eq!(stamp(&stat, system::changed(&stat)), None);
+        assert_eq!(stamp(&stat, later(-100)), None, "a clock that was set back");
+        assert!(stamp(&stat, later(1)).is_some());
+    }
+
+    #[test]
+    fn whole_seconds_need_a_wider_guard() {
+        let mut stat = stat_of_new_file();
+        stat.st_ctime_nsec = 0;
+        let seen = Timestamp::new(stat.st_ctime, 900_000_000);
+        assert_eq!(stamp(&stat, seen), None);
+        assert!(stamp(&stat, seen.saturating_add_seconds(3)).is_some());
+    }
+
+    #[test]
+    fn a_time_set_into_the_future_does_not_cost_the_stamp() {
+        let mut stat = stat_of_new_file();
+        stat.st_mtime += 1_000_000_000;
+        assert!(stamp(&stat, later(1)).is_some());
+    }
+
+    #[test]
+    fn stamps_differ_in_each_of_their_parts_and_give_the_inode_back() {
+        let stat = stat_of_new_file();
+        let seen = later(10);
+        let original = stamp(&stat, seen).unwrap();
+        assert_eq!(stamped_inode(&original), Some(stat.st_ino));
+        let changes: [fn(&mut Stat); 6] = [
+            |stat| stat.st_ino += 1,
+            |stat| stat.st_size += 1,
+            |stat| stat.st_mtime -= 1,
+            |stat| stat.st_mtime_nsec ^= 1,
+            |stat| stat.st_ctime -= 1,
+            |stat| stat.st_ctime_nsec ^= 1,
+        ];
+        for change in changes {
+            let mut other = stat;
+            change(&mut other);
+            assert_ne!(stamp(&other, seen).unwrap(), original);
+        }
+        let mut extreme = stat;
+        extreme.st_ino = u64::MAX;
+        extreme.st_mtime = i64::MIN;
+        assert_eq!(stamped_inode(&stamp(&extreme, seen).unwrap()), Some(u64::MAX));
+    }
+}

@@ -1,0 +1,234 @@
+//! A directory as a target: what is restored stands below it, and nothing is ever written outside.
+
+mod attributes;
+mod beneath;
+mod complete;
+mod node;
+mod writer;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use backup_core::{Entry, EntryKind, Error, JobContext, Result, Skipped, Target, WriteOrder, Writer};
+
+use crate::system;
+use attributes::Wanted;
+use beneath::Beneath;
+
+/// What happens to what stands already where an entry is to be restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overwrite {
+    /// It becomes what the snapshot has. Of files, only what differs is written.
+    #[default]
+    Always,
+    /// As `Always`, but a file of the same size and modification time is taken for unchanged.
+    IfChanged,
+    /// It stays unless the snapshot's has a later modification time.
+    IfNewer,
+    /// It stays.
+    Never,
+}
+
+/// Whether owners are restored, and with them the set-user-id, set-group-id and sticky bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Owner {
+    /// If this process is root.
+    #[default]
+    Auto,
+    /// Always; where it is not permitted, that is reported.
+    Restore,
+    /// Never: everything belongs to whoever restores.
+    Ignore,
+}
+
+/// Restores into a directory, and never outside it.
+///
+/// Every call is relative to an opened directory and follows no symbolic link, so that neither a snapshot made with bad
+/// intent nor somebody who changes the directory meanwhile can lead a restore elsewhere. An entry whose parent is a
+/// symbolic link is refused.
+///
+/// Restored are content, symbolic links, hard links, named pipes, sockets, modes, modification times and extended
+/// attributes; owners and the set-id bits as [`Owner`] says; devices only if asked for, by root. What stands in the
+/// directory and not in the snapshot is left alone. At the end everything is made durable.
+///
+/// ```no_run
+/// use backup_sources::{DirectoryTarget, Overwrite};
+///
+/// let target = DirectoryTarget::builder("/srv/restored").overwrite(Overwrite::IfChanged).build();
+/// ```
+#[derive(Debug)]
+pub struct DirectoryTarget {
+    root: PathBuf,
+    settings: Settings,
+    opened: OnceLock<Arc<Opened>>,
+}
+
+/// Describes a [`DirectoryTarget`].
+#[derive(Debug, Clone)]
+pub struct DirectoryTargetBuilder {
+    root: PathBuf,
+    settings: Settings,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Settings {
+    overwrite: Overwrite,
+    owner: Owner,
+    dense: bool,
+    devices: bool,
+}
+
+/// The target while it is written to.
+#[derive(Debug)]
+struct Opened {
+    beneath: Beneath,
+    settings: Settings,
+    /// Owners and the bits that go with them are restored.
+    owners: bool,
+    euid: u32,
+    egid: u32,
+}
+
+impl DirectoryTarget {
+    /// Restores into `root`, which is made if it does not exist.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self::builder(root).build()
+    }
+
+    /// Starts a description.
+    pub fn builder(root: impl Into<PathBuf>) -> DirectoryTargetBuilder {
+        DirectoryTargetBuilder { root: root.into(), settings: Settings::default() }
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn opened(&self) -> Result<Arc<Opened>> {
+        self.opened.get().cloned().ok_or_else(|| Error::internal("the target was not begun"))
+    }
+}
+
+impl DirectoryTargetBuilder {
+    /// What happens to what stands there already.
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: Overwrite) -> Self {
+        self.settings.overwrite = overwrite;
+        self
+    }
+
+    /// Whether owners are restored.
+    #[must_use]
+    pub fn owner(mut self, owner: Owner) -> Self {
+        self.settings.owner = owner;
+        self
+    }
+
+    /// Whether holes of files are left unallocated, as they were; they are unless this says otherwise.
+    #[must_use]
+    pub fn sparse(mut self, sparse: bool) -> Self {
+        self.settings.dense = !sparse;
+        self
+    }
+
+    /// Whether device nodes are made; only root may.
+    #[must_use]
+    pub fn devices(mut self, devices: bool) -> Self {
+        self.settings.devices = devices;
+        self
+    }
+
+    /// The target.
+    pub fn build(self) -> DirectoryTarget {
+        DirectoryTarget { root: self.root, settings: self.settings, opened: OnceLock::new() }
+    }
+}
+
+impl Opened {
+    fn new(root: &Path, settings: Settings) -> Result<Self> {
+        std::fs::create_dir_all(root).map_err(|error| {
+            Error::io(format!("the target directory `{}` cannot be made", root.display()), error)
+        })?;
+        let beneath = Beneath::open(root).map_err(|error| {
+            Error::io(format!("the target directory `{}` cannot be opened", root.display()), error)
+        })?;
+        let owners = match settings.owner {
+            Owner::Auto => system::is_root(),
+            Owner::Restore => true,
+            Owner::Ignore => false,
+        };
+        let (euid, egid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Ok(Self { beneath, settings, owners, euid, egid })
+    }
+}
+
+#[async_trait]
+impl Target for DirectoryTarget {
+    fn order(&self) -> WriteOrder {
+        WriteOrder::Any
+    }
+
+    async fn begin(&self, _: &JobContext) -> Result<()> {
+        let (root, settings) = (self.root.clone(), self.settings);
+        let opened = blocking(move || Opened::new(&root, settings)).await??;
+        self.opened.set(Arc::new(opened)).map_err(|_| Error::internal("the target was begun twice"))
+    }
+
+    async fn entry(&self, entry: &Entry) -> Result<Writer> {
+        let opened = self.opened()?;
+        let wanted = Wanted::new(entry);
+        Ok(match &entry.kind {
+            EntryKind::File => Writer::blocking(move || writer::FileWriter::open(opened, wanted)),
+            EntryKind::Directory => Writer::blocking(move || {
+                let path = wanted.name.as_bytes();
+                opened.beneath.directory(path, opened.settings.replaces())?;
+                Ok(node::NodeWriter { notes: Vec::new() })
+            }),
+            // Made at the end: what it is a link to may be written after it.
+            EntryKind::HardLink { .. } => Writer::Skip,
+            _ => {
+                let kind = entry.kind.clone();
+                Writer::blocking(move || node::make(&opened, &wanted, &kind))
+            }
+        })
+    }
+
+    async fn complete(&self, entries: Vec<Entry>) -> Result<Vec<Skipped>> {
+        let opened = self.opened()?;
+        blocking(move || complete::complete(&opened, &entries)).await
+    }
+
+    async fn finish(&self) -> Result<Vec<Skipped>> {
+        let opened = self.opened()?;
+        let root = self.root.clone();
+        blocking(move || {
+            opened
+                .beneath
+                .sync()
+                .map_err(|error| Error::io(format!("`{}` cannot be made durable", root.display()), error))?;
+            Ok(Vec::new())
+        })
+        .await?
+    }
+}
+
+impl Settings {
+    /// Whether something of another kind makes room.
+    fn replaces(self) -> bool {
+        matches!(self.overwrite, Overwrite::Always | Overwrite::IfChanged)
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::internal("work on the target broke off").with_source(error))
+}
+
+/// An error that says what stands in the way.
+fn refused(why: impl Into<String>) -> io::Error {
+    io::Error::other(why.into())
+}
