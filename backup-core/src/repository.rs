@@ -9,7 +9,9 @@ use futures_util::StreamExt;
 use futures_util::stream;
 
 use crate::chunker::{Chunker, ChunkerParameters};
-use crate::format::document::{self, RepositoryParameters, SnapshotDocument, SnapshotSet};
+use crate::format::document::{self, SnapshotDocument};
+pub use crate::format::document::{RepositoryParameters, SetComponent, SnapshotSet};
+pub use crate::format::entries::StoredEntry;
 use crate::limits;
 use crate::protection::{Protection, RepositoryId};
 use crate::transform::{ObjectType, TransformSet};
@@ -19,20 +21,32 @@ use crate::{
 
 mod backup;
 mod content;
+mod diff;
 mod entries;
+mod file;
 mod frames;
 mod index;
 mod keys;
 mod known;
 mod reader;
+mod repair;
+mod restore;
 mod segment;
 mod snapshot;
+mod source;
+mod stats;
 mod store;
 mod tree;
+mod verify;
 
 pub use backup::{BackupOptions, ParentChoice};
+pub use diff::{Change, ChangeKind, DiffStream};
 pub use entries::EntryStream;
+pub use file::StoredFile;
+pub use restore::{RestoreOptions, Selection};
 pub use snapshot::Snapshot;
+pub use source::SnapshotSource;
+pub use verify::{VerifyLevel, VerifyOptions, verify_keyless};
 
 use frames::FrameCache;
 use index::Index;
@@ -257,7 +271,7 @@ impl Repository {
     /// The view of a writer: it also knows what interrupted sessions left behind.
     pub(crate) async fn view_for_writing(&self, job: &JobContext) -> Result<Reader> {
         let sessions = self.store().sink.list_all(keys::SESSIONS).await?;
-        let outcomes: HashSet<SnapshotId> = self.list_snapshot_ids(job).await?.into_keys().collect();
+        let outcomes = self.committed_sessions(job).await?;
         let unfinished = sessions.iter().filter_map(|meta| {
             let name = meta.key.as_str().strip_prefix(keys::SESSIONS)?.strip_suffix("/open")?;
             name.parse::<SnapshotId>().ok().filter(|id| !outcomes.contains(id))
@@ -266,7 +280,7 @@ impl Repository {
         if unfinished.count() > 1 { self.full_view(job).await } else { self.view(job).await }
     }
 
-    fn reader(&self, index: Arc<Index>) -> Reader {
+    pub(crate) fn reader(&self, index: Arc<Index>) -> Reader {
         Reader { store: self.store().clone(), index, cache: self.inner.cache.clone() }
     }
 
@@ -284,7 +298,7 @@ impl Repository {
                 return Ok(index.clone());
             }
         }
-        let committed = self.list_snapshot_ids(job).await?.into_keys().collect();
+        let committed = self.committed_sessions(job).await?;
         let index = Arc::new(Index::load(self.store(), &committed, job).await?);
         for (key, reason) in &index.unreadable {
             tracing::warn!(%key, reason, "an index segment cannot be read; packs say the same");
@@ -298,7 +312,24 @@ impl Repository {
         Ok(index)
     }
 
-    async fn list_snapshot_ids(&self, job: &JobContext) -> Result<BTreeMap<SnapshotId, crate::ObjectMeta>> {
+    /// The sessions that have an outcome: a snapshot, or a decision where they make none.
+    pub(crate) async fn committed_sessions(&self, job: &JobContext) -> Result<HashSet<SnapshotId>> {
+        let mut committed: HashSet<_> = self.list_snapshot_ids(job).await?.into_keys().collect();
+        for meta in self.store().sink.list_all(keys::SESSIONS).await? {
+            let name = meta
+                .key
+                .as_str()
+                .strip_prefix(keys::SESSIONS)
+                .and_then(|rest| rest.strip_suffix("/decision"));
+            committed.extend(name.and_then(|name| name.parse::<SnapshotId>().ok()));
+        }
+        Ok(committed)
+    }
+
+    pub(crate) async fn list_snapshot_ids(
+        &self,
+        job: &JobContext,
+    ) -> Result<BTreeMap<SnapshotId, crate::ObjectMeta>> {
         job.check()?;
         let listed = self.store().sink.list_all(keys::SNAPSHOTS).await?;
         Ok(listed.into_iter().filter_map(|meta| Some((keys::id_of(&meta.key).ok()?, meta))).collect())

@@ -56,6 +56,11 @@ pub(crate) fn session(id: SnapshotId) -> Result<ObjectKey> {
     ObjectKey::new(format!("{SESSIONS}{id}/open"))
 }
 
+/// `control/sessions/<id>/decision`: the outcome of a session that makes no snapshot.
+pub(crate) fn decision(id: SnapshotId) -> Result<ObjectKey> {
+    ObjectKey::new(format!("{SESSIONS}{id}/decision"))
+}
+
 /// The digest that a key ends in.
 pub(crate) fn digest_of(key: &ObjectKey) -> Result<[u8; 32]> {
     let mut digest = [0; 32];

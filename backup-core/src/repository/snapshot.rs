@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::Repository;
 use super::entries::{EntryStream, find_entry};
+use super::file::StoredFile;
 use super::frames::missing;
 use super::reader::Reader;
+use super::source::SnapshotSource;
 use crate::format::document::SnapshotDocument;
 use crate::format::entries::StoredEntry;
 use crate::format::page::TreeRoot;
@@ -48,6 +50,24 @@ impl Snapshot {
             }
         }
         Ok(None)
+    }
+
+    /// Opens the content of an entry of this snapshot.
+    pub async fn open(&self, stored: &StoredEntry, job: &JobContext) -> Result<StoredFile> {
+        Ok(StoredFile::new(self.reader(job).await?, stored.content.clone(), job.clone()))
+    }
+
+    /// This snapshot as a source, to back it up into another repository.
+    pub fn source(&self) -> SnapshotSource {
+        SnapshotSource::new(self.clone())
+    }
+
+    pub(crate) fn sorted_root(&self) -> Option<TreeRoot> {
+        self.document.tree
+    }
+
+    pub(crate) fn trailing_root(&self) -> Option<TreeRoot> {
+        self.document.trailing
     }
 
     pub(crate) fn roots(&self) -> impl Iterator<Item = TreeRoot> + use<> {

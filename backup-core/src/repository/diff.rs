@@ -1,0 +1,111 @@
+//! What differs between two snapshots: a merge of their sorted entries.
+
+use serde::Serialize;
+
+use super::Repository;
+use super::entries::EntryStream;
+use super::snapshot::Snapshot;
+use crate::format::entries::StoredEntry;
+use crate::{Entry, EntryName, JobContext, Result};
+
+/// How an entry differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// Only the second snapshot has it.
+    Added,
+    /// Only the first snapshot has it.
+    Removed,
+    /// Its kind or content differs.
+    Modified,
+    /// Only its metadata differs.
+    Metadata,
+}
+
+/// A difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// How the entry differs.
+    pub kind: ChangeKind,
+    /// The entry.
+    pub name: EntryName,
+    /// What it was.
+    pub before: Option<Entry>,
+    /// What it is.
+    pub after: Option<Entry>,
+}
+
+/// The differences between two snapshots in order, those of trailing entries last.
+#[derive(Debug)]
+pub struct DiffStream {
+    parts: Vec<(EntryStream, EntryStream)>,
+    heads: (Option<StoredEntry>, Option<StoredEntry>),
+}
+
+impl Repository {
+    /// The differences that lead from `a` to `b`.
+    pub async fn diff(&self, a: &Snapshot, b: &Snapshot, job: &JobContext) -> Result<DiffStream> {
+        let (reader_a, reader_b) = (a.reader(job).await?, b.reader(job).await?);
+        let part = |root_a, root_b| {
+            let before = EntryStream::new(reader_a.clone(), root_a, None, job.clone());
+            (before, EntryStream::new(reader_b.clone(), root_b, None, job.clone()))
+        };
+        // Worked off from the back.
+        let parts = vec![part(a.trailing_root(), b.trailing_root()), part(a.sorted_root(), b.sorted_root())];
+        Ok(DiffStream { parts, heads: (None, None) })
+    }
+}
+
+impl DiffStream {
+    /// The next difference; none at the end.
+    pub async fn next(&mut self) -> Result<Option<Change>> {
+        loop {
+            let Some((before, after)) = self.parts.last_mut() else { return Ok(None) };
+            if self.heads.0.is_none() {
+                self.heads.0 = before.next().await?;
+            }
+            if self.heads.1.is_none() {
+                self.heads.1 = after.next().await?;
+            }
+            let order = match &self.heads {
+                (None, None) => {
+                    self.parts.pop();
+                    continue;
+                }
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(a), Some(b)) => a.entry.name.cmp(&b.entry.name),
+            };
+            let before = if order.is_le() { self.heads.0.take() } else { None };
+            let after = if order.is_ge() { self.heads.1.take() } else { None };
+            if let Some(change) = compare(before, after) {
+                return Ok(Some(change));
+            }
+        }
+    }
+}
+
+fn compare(before: Option<StoredEntry>, after: Option<StoredEntry>) -> Option<Change> {
+    let name = after.as_ref().or(before.as_ref())?.entry.name.clone();
+    let kind = match (&before, &after) {
+        (None, _) => ChangeKind::Added,
+        (_, None) => ChangeKind::Removed,
+        (Some(a), Some(b)) if a.entry.kind != b.entry.kind || a.content != b.content => ChangeKind::Modified,
+        (Some(a), Some(b)) => {
+            // A stamp tells of the source's bookkeeping, not of the entry.
+            let same = a.entry.posix == b.entry.posix && a.entry.attributes == b.entry.attributes;
+            return (!same).then(|| Change {
+                kind: ChangeKind::Metadata,
+                name,
+                before: Some(a.entry.clone()),
+                after: Some(b.entry.clone()),
+            });
+        }
+    };
+    Some(Change {
+        kind,
+        name,
+        before: before.map(|stored| stored.entry),
+        after: after.map(|stored| stored.entry),
+    })
+}

@@ -1,0 +1,229 @@
+//! The planner of a restore: walks entries, looks up chunks, fills windows, fetches them for the workers.
+
+use std::sync::Arc;
+use std::thread;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use tokio::sync::oneshot;
+
+use super::files::RestoringEntry;
+use super::totals::Totals;
+use super::window::{FetchedWindow, Piece, Window};
+use super::worker::RestoreWorker;
+use super::{RestoreOptions, unreadable_page};
+use crate::format::chunks::{ChunkRef, StoredContent};
+use crate::format::entries::StoredEntry;
+use crate::format::segment::IndexRow;
+use crate::repository::content::ChunkStream;
+use crate::repository::reader::Reader;
+use crate::repository::snapshot::Snapshot;
+use crate::target::{Target, Writer};
+use crate::{EntryKind, Error, JobContext, Result};
+
+/// Windows being fetched at once. With those being written and one that waits this bounds memory.
+const FETCHES_MAX: usize = 2;
+
+/// Restores in any order, on worker threads.
+pub(crate) async fn restore_parallel(
+    snapshot: &Snapshot,
+    target: &dyn Target,
+    options: &RestoreOptions,
+    totals: &Arc<Totals>,
+    job: &JobContext,
+) -> Result<()> {
+    let reader = snapshot.reader(job).await?;
+    let (windows_send, windows) = async_channel::bounded(1);
+    let mut ended = Vec::new();
+    for number in 0..job.resources().workers() {
+        let (send, end) = oneshot::channel();
+        let worker = RestoreWorker::new(reader.clone(), totals.clone(), job.clone());
+        let (windows, closer) = (windows.clone(), windows.clone());
+        let body = move || {
+            let result = worker.run(windows);
+            if result.is_err() {
+                closer.close();
+            }
+            // Nobody may be left to hear it.
+            let _ = send.send(result);
+        };
+        let thread = thread::Builder::new().name(format!("backup-restore-{number}"));
+        thread.spawn(body).map_err(|e| Error::io("a worker thread could not be started", e))?;
+        ended.push(end);
+    }
+    // Whoever waits for a window must not wait for ever once the planner is gone.
+    let _close = CloseOnDrop(windows.clone());
+    drop(windows);
+    let mut planner = Planner {
+        reader,
+        job: job.clone(),
+        totals: totals.clone(),
+        window: Window::default(),
+        fetching: FuturesOrdered::new(),
+        send: windows_send,
+    };
+    let planned = planner.run(snapshot, target, options).await;
+    drop(planner);
+    let mut result = planned;
+    for end in ended {
+        let end = end.await.unwrap_or_else(|_| Err(Error::internal("a worker thread ended without a word")));
+        // A worker's failure is the cause of the planner's.
+        match (&result, end) {
+            (Ok(()), end) => result = end,
+            (Err(error), Err(cause)) if error.is_cancelled() => result = Err(cause),
+            _ => {}
+        }
+    }
+    result
+}
+
+struct CloseOnDrop(async_channel::Receiver<FetchedWindow>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+type Fetch = futures_core::future::BoxFuture<'static, Result<FetchedWindow>>;
+
+struct Planner {
+    reader: Reader,
+    job: JobContext,
+    totals: Arc<Totals>,
+    window: Window,
+    fetching: FuturesOrdered<Fetch>,
+    send: async_channel::Sender<FetchedWindow>,
+}
+
+impl Planner {
+    async fn run(
+        &mut self,
+        snapshot: &Snapshot,
+        target: &dyn Target,
+        options: &RestoreOptions,
+    ) -> Result<()> {
+        let mut entries = snapshot.entries(None, &self.job).await?;
+        loop {
+            self.job.check()?;
+            match entries.next().await {
+                Ok(None) => break,
+                Ok(Some(stored)) if options.select.selects(&stored.entry) => {
+                    self.plan(stored, target).await?
+                }
+                Ok(Some(_)) => {}
+                Err(error) if error.is_corruption() => self.totals.fail(unreadable_page(&error), &self.job),
+                Err(error) => return Err(error),
+            }
+        }
+        self.flush().await?;
+        while !self.fetching.is_empty() {
+            self.pass_on().await?;
+        }
+        Ok(())
+    }
+
+    async fn plan(&mut self, stored: StoredEntry, target: &dyn Target) -> Result<()> {
+        let StoredEntry { entry, content } = stored;
+        if matches!(entry.kind, EntryKind::HardLink { .. }) {
+            // What it links to may not stand there yet: the target completes it later.
+            self.totals.hard_link();
+            self.totals.entry_written(&entry.name);
+            return Ok(());
+        }
+        let open = match target.entry(&entry).await? {
+            Writer::Skip => {
+                self.totals.entry_unchanged(content.len());
+                return Ok(());
+            }
+            Writer::Blocking(open) => open,
+            Writer::Async(_) => {
+                let message = "a target that takes entries in any order gave an asynchronous writer";
+                return Err(Error::internal(message).with_entry(&entry.name));
+            }
+        };
+        let restoring = Arc::new(RestoringEntry::new(entry.name.clone(), content.len(), open));
+        match &content {
+            StoredContent::None => {}
+            StoredContent::Inline(bytes) if bytes.is_empty() => {}
+            StoredContent::Inline(bytes) => {
+                restoring.expect_piece();
+                self.window.inline.push((restoring.clone(), bytes.clone()));
+            }
+            StoredContent::Chunks(_) | StoredContent::Paged { .. } => {
+                let mut chunks = ChunkStream::new(self.reader.clone(), &content)?;
+                let mut offset = 0_u64;
+                loop {
+                    match chunks.next(&self.job).await {
+                        Ok(None) => break,
+                        Ok(Some(chunk)) => {
+                            self.plan_chunk(&restoring, offset, chunk).await?;
+                            offset = offset.saturating_add(u64::from(chunk.len));
+                        }
+                        Err(error) if error.is_corruption() => {
+                            restoring.expect_piece();
+                            restoring.fail_piece(
+                                &format!("its list of chunks: {error}"),
+                                &self.totals,
+                                &self.job,
+                            );
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+        self.window.announced.push(restoring);
+        if self.window.is_full() { self.flush().await } else { Ok(()) }
+    }
+
+    async fn plan_chunk(&mut self, entry: &Arc<RestoringEntry>, offset: u64, chunk: ChunkRef) -> Result<()> {
+        entry.expect_piece();
+        match self.place(&chunk) {
+            Some(row) => {
+                if self.window.is_full_before(&row) {
+                    self.flush().await?;
+                }
+                self.window.push(Piece { entry: entry.clone(), offset, chunk, row });
+            }
+            None => {
+                let reason = crate::repository::frames::chunk_not_found(&chunk.id).to_string();
+                entry.fail_piece(&reason, &self.totals, &self.job);
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&self, chunk: &ChunkRef) -> Option<IndexRow> {
+        let rows = self.reader.index.find(chunk.id.short());
+        // Of several places the one in the frame at hand costs nothing.
+        let last = self.window.pieces.last().map(|piece| (piece.row.pack, piece.row.frame));
+        let fitting = || rows.iter().filter(|row| row.len == chunk.len);
+        fitting().find(|row| Some((row.pack, row.frame)) == last).or_else(|| fitting().next()).copied()
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        if self.window.is_empty() {
+            return Ok(());
+        }
+        while self.fetching.len() >= FETCHES_MAX {
+            self.pass_on().await?;
+        }
+        let window = std::mem::take(&mut self.window);
+        let (reader, job) = (self.reader.clone(), self.job.clone());
+        // A task of its own, so that it goes on while the planner plans.
+        let fetch = tokio::spawn(async move { window.fetch(&reader, &job).await });
+        let guard = tokio_util::task::AbortOnDropHandle::new(fetch);
+        self.fetching.push_back(Box::pin(async move {
+            guard.await.unwrap_or_else(|_| Err(Error::internal("a fetch ended without a word")))
+        }));
+        Ok(())
+    }
+
+    async fn pass_on(&mut self) -> Result<()> {
+        if let Some(fetched) = self.fetching.next().await {
+            self.send.send(fetched?).await.map_err(|_| Error::cancelled())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! One entry while it is being restored, possibly by several workers at once.
+
+use std::io;
+use std::sync::Mutex;
+
+use super::totals::Totals;
+use crate::target::BlockingWriter;
+use crate::{EntryName, JobContext, Skipped};
+
+/// Opens a writer on a worker thread.
+pub(crate) type OpenWriter = Box<dyn FnOnce() -> io::Result<Box<dyn BlockingWriter>> + Send>;
+
+/// An entry being written. Opened by whoever writes first, finished by whoever writes last.
+pub(crate) struct RestoringEntry {
+    name: EntryName,
+    len: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Pieces not written yet, and one more until the planner has named them all.
+    left: u64,
+    phase: Phase,
+    /// Whether any byte had to be written.
+    written: bool,
+}
+
+enum Phase {
+    Unopened(Option<OpenWriter>),
+    Open(Box<dyn BlockingWriter>),
+    /// What stands there is as it should be.
+    Current(Box<dyn BlockingWriter>),
+    Failed,
+}
+
+impl RestoringEntry {
+    pub(crate) fn new(name: EntryName, len: u64, open: OpenWriter) -> Self {
+        let state = State { left: 1, phase: Phase::Unopened(Some(open)), written: false };
+        Self { name, len, state: Mutex::new(state) }
+    }
+
+    /// Announces a piece that will be written or given up.
+    pub(crate) fn expect_piece(&self) {
+        let mut state = self.lock();
+        state.left = state.left.saturating_add(1);
+    }
+
+    /// Whether the content needs no reading. Opens the entry.
+    pub(crate) fn is_current(&self, totals: &Totals, job: &JobContext) -> bool {
+        let mut state = self.lock();
+        self.open(&mut state, totals, job);
+        !matches!(state.phase, Phase::Open(_))
+    }
+
+    /// Writes a piece unless it stands there already; `same` says whether bytes are the piece's.
+    pub(crate) fn write(
+        &self,
+        bytes: &[u8],
+        offset: u64,
+        compare: &mut Vec<u8>,
+        totals: &Totals,
+        job: &JobContext,
+    ) {
+        let mut state = self.lock();
+        self.open(&mut state, totals, job);
+        if let Phase::Open(writer) = &mut state.phase {
+            let end = offset.saturating_add(bytes.len() as u64);
+            if end <= writer.existing_len() {
+                compare.resize(bytes.len(), 0);
+                if writer.read_exact_at(compare, offset).is_ok() && compare == bytes {
+                    totals.bytes_unchanged(bytes.len() as u64);
+                    self.piece_done(state, totals, job);
+                    return;
+                }
+            }
+            match writer.write_all_at(bytes, offset) {
+                Ok(()) => {
+                    state.written = true;
+                    totals.bytes_written(bytes.len() as u64);
+                }
+                Err(error) => self.give_up(&mut state, &error.to_string(), totals, job),
+            }
+        }
+        self.piece_done(state, totals, job);
+    }
+
+    /// Gives the entry up: a piece of it cannot be had.
+    pub(crate) fn fail_piece(&self, reason: &str, totals: &Totals, job: &JobContext) {
+        let mut state = self.lock();
+        self.give_up(&mut state, reason, totals, job);
+        self.piece_done(state, totals, job);
+    }
+
+    /// Called once all pieces were announced; an entry without any is finished here.
+    pub(crate) fn all_announced(&self, totals: &Totals, job: &JobContext) {
+        let mut state = self.lock();
+        // An entry without content opens here, or not at all before its first piece.
+        if state.left == 1 {
+            self.open(&mut state, totals, job);
+        }
+        self.piece_done(state, totals, job);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn open(&self, state: &mut State, totals: &Totals, job: &JobContext) {
+        if let Phase::Unopened(open) = &mut state.phase
+            && let Some(open) = open.take()
+        {
+            match open() {
+                Ok(writer) if writer.is_current() => state.phase = Phase::Current(writer),
+                Ok(writer) => {
+                    // A longer or shorter former self changes even where every piece is equal.
+                    state.written = writer.existing_len() != self.len || self.len == 0;
+                    state.phase = Phase::Open(writer);
+                }
+                Err(error) => self.give_up(state, &error.to_string(), totals, job),
+            }
+        }
+    }
+
+    fn give_up(&self, state: &mut State, reason: &str, totals: &Totals, job: &JobContext) {
+        match std::mem::replace(&mut state.phase, Phase::Failed) {
+            Phase::Failed => return,
+            Phase::Open(writer) => writer.abort(),
+            // Nothing was touched.
+            Phase::Current(_) | Phase::Unopened(_) => {}
+        }
+        totals.fail(Skipped::new(&self.name, reason), job);
+    }
+
+    fn piece_done(&self, mut state: std::sync::MutexGuard<'_, State>, totals: &Totals, job: &JobContext) {
+        state.left = state.left.saturating_sub(1);
+        if state.left > 0 {
+            return;
+        }
+        let written = state.written;
+        let (writer, current) = match std::mem::replace(&mut state.phase, Phase::Failed) {
+            Phase::Open(writer) => (writer, false),
+            Phase::Current(writer) => (writer, true),
+            Phase::Failed | Phase::Unopened(_) => return,
+        };
+        drop(state);
+        match writer.finish(self.len) {
+            Ok(problems) => {
+                for problem in problems {
+                    totals.fail(Skipped::new(&self.name, problem), job);
+                }
+                if current {
+                    totals.entry_unchanged(self.len);
+                } else if written {
+                    totals.entry_written(&self.name);
+                } else {
+                    totals.entry_unchanged(0);
+                }
+            }
+            Err(error) => totals.fail(Skipped::new(&self.name, error), job),
+        }
+    }
+}
+
+impl Drop for RestoringEntry {
+    fn drop(&mut self) {
+        // The job was stopped: what is incomplete must not pass for whole.
+        let state = self.state.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Phase::Open(writer) = std::mem::replace(&mut state.phase, Phase::Failed) {
+            writer.abort();
+        }
+    }
+}
+
+impl std::fmt::Debug for RestoringEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RestoringEntry")
+            .field("name", &self.name)
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}

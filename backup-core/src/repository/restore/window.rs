@@ -1,0 +1,151 @@
+//! A window: the pieces of some entries, sorted by where their chunks are.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::files::RestoringEntry;
+use crate::format::chunks::ChunkRef;
+use crate::format::segment::IndexRow;
+use crate::limits;
+use crate::repository::frames::missing;
+use crate::repository::index::Index;
+use crate::repository::reader::Reader;
+use crate::{Error, GetRange, JobContext, Result};
+
+/// Plaintext in one window, about.
+pub(crate) const WINDOW_BYTES: usize = 8 * limits::MIB;
+/// Entries in one window.
+pub(crate) const WINDOW_ENTRIES: usize = 1024;
+/// Bytes fetched by one request at most, unless one frame is longer.
+const REQUEST_BYTES: u64 = 8 * limits::MIB as u64;
+/// Unwanted bytes between two frames that cost less than a request of their own.
+const GAP_BYTES: u64 = 64 * 1024;
+
+/// Where a chunk must be written.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) entry: Arc<RestoringEntry>,
+    pub(crate) offset: u64,
+    pub(crate) chunk: ChunkRef,
+    pub(crate) row: IndexRow,
+}
+
+/// Work for one worker: entries that need no content, and pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    pub(crate) pieces: Vec<Piece>,
+    /// Entries all of whose pieces stand in this window or before.
+    pub(crate) announced: Vec<Arc<RestoringEntry>>,
+    /// Content that stands in the entries themselves.
+    pub(crate) inline: Vec<(Arc<RestoringEntry>, Box<[u8]>)>,
+    bytes: usize,
+}
+
+/// Frames fetched by one request.
+#[derive(Debug)]
+pub(crate) struct FetchedRun {
+    pub(crate) pack: u32,
+    /// Where `bytes` start in the pack.
+    pub(crate) start: u64,
+    pub(crate) bytes: Result<Bytes>,
+    /// The pieces in it, sorted by frame.
+    pub(crate) pieces: Vec<Piece>,
+}
+
+/// A window whose frames are at hand.
+#[derive(Debug)]
+pub(crate) struct FetchedWindow {
+    pub(crate) runs: Vec<FetchedRun>,
+    pub(crate) announced: Vec<Arc<RestoringEntry>>,
+    pub(crate) inline: Vec<(Arc<RestoringEntry>, Box<[u8]>)>,
+}
+
+impl Window {
+    /// Whether `row`'s chunk should rather begin the next window. A frame is not torn apart if that can be avoided.
+    pub(crate) fn is_full_before(&self, row: &IndexRow) -> bool {
+        let same_frame =
+            self.pieces.last().is_some_and(|last| last.row.pack == row.pack && last.row.frame == row.frame);
+        let full = self.bytes >= WINDOW_BYTES || self.entries() >= WINDOW_ENTRIES;
+        (full && !same_frame) || self.bytes >= 2 * WINDOW_BYTES || self.entries() >= 2 * WINDOW_ENTRIES
+    }
+
+    /// Whether entries without content have filled the window.
+    pub(crate) fn is_full(&self) -> bool {
+        self.entries() >= 2 * WINDOW_ENTRIES
+    }
+
+    fn entries(&self) -> usize {
+        self.announced.len()
+    }
+
+    pub(crate) fn push(&mut self, piece: Piece) {
+        self.bytes = self.bytes.saturating_add(piece.chunk.len as usize);
+        self.pieces.push(piece);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.announced.is_empty() && self.inline.is_empty()
+    }
+
+    /// Fetches what the window needs, pack by pack.
+    pub(crate) async fn fetch(self, reader: &Reader, job: &JobContext) -> Result<FetchedWindow> {
+        let Self { mut pieces, announced, inline, .. } = self;
+        pieces.sort_by_key(|piece| (piece.row.pack, piece.row.frame, piece.row.offset));
+        let mut runs: Vec<Run> = Vec::new();
+        for piece in pieces {
+            let range = frame_range(&reader.index, &piece.row)?;
+            match runs.last_mut().filter(|run| run.takes(&piece.row, &range)) {
+                Some(run) => {
+                    run.end = run.end.max(range.end);
+                    run.pieces.push(piece);
+                }
+                None => runs.push(Run {
+                    pack: piece.row.pack,
+                    start: range.start,
+                    end: range.end,
+                    pieces: vec![piece],
+                }),
+            }
+        }
+        let fetches = runs.into_iter().map(|run| run.fetch(reader, job));
+        let runs = futures_util::future::try_join_all(fetches).await?;
+        Ok(FetchedWindow { runs, announced, inline })
+    }
+}
+
+fn frame_range(index: &Index, row: &IndexRow) -> Result<std::ops::Range<u64>> {
+    let pack = index
+        .packs
+        .get(row.pack as usize)
+        .ok_or_else(|| Error::internal("a row names a pack that is gone"))?;
+    pack.frame_range(row.frame)
+}
+
+struct Run {
+    pack: u32,
+    start: u64,
+    end: u64,
+    pieces: Vec<Piece>,
+}
+
+impl Run {
+    fn takes(&self, row: &IndexRow, range: &std::ops::Range<u64>) -> bool {
+        self.pack == row.pack
+            && range.start <= self.end.saturating_add(GAP_BYTES)
+            && range.end.saturating_sub(self.start) <= REQUEST_BYTES
+    }
+
+    async fn fetch(self, reader: &Reader, job: &JobContext) -> Result<FetchedRun> {
+        let Self { pack, start, end, pieces } = self;
+        let key = reader.index.packs.get(pack as usize).map(|pack| pack.key.clone());
+        let key = key.ok_or_else(|| Error::internal("a row names a pack that is gone"))?;
+        let bytes = match reader.store.get(&key, GetRange::Bounded(start..end), job).await.map_err(missing) {
+            Ok(fetched) => Ok(fetched.bytes),
+            // A pack that is damaged or gone harms only the entries that need it.
+            Err(error) if error.is_corruption() => Err(error),
+            Err(error) => return Err(error),
+        };
+        Ok(FetchedRun { pack, start, bytes, pieces })
+    }
+}

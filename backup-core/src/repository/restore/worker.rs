@@ -1,0 +1,105 @@
+//! A restore worker: opens fetched frames, checks their chunks, writes them.
+
+use std::sync::Arc;
+
+use super::totals::Totals;
+use super::window::{FetchedRun, FetchedWindow, Piece};
+use crate::format::object::Scratch;
+use crate::repository::frames::slice_of;
+use crate::repository::reader::Reader;
+use crate::{Error, JobContext, Result};
+
+/// One worker thread's state; its buffers live as long as it.
+#[derive(Debug)]
+pub(crate) struct RestoreWorker {
+    reader: Reader,
+    totals: Arc<Totals>,
+    job: JobContext,
+    scratch: Scratch,
+    plain: Vec<u8>,
+    compare: Vec<u8>,
+}
+
+impl RestoreWorker {
+    pub(crate) fn new(reader: Reader, totals: Arc<Totals>, job: JobContext) -> Self {
+        Self { reader, totals, job, scratch: Scratch::default(), plain: Vec::new(), compare: Vec::new() }
+    }
+
+    /// Works until there are no more windows.
+    pub(crate) fn run(mut self, windows: async_channel::Receiver<FetchedWindow>) -> Result<()> {
+        while let Ok(window) = windows.recv_blocking() {
+            self.write(window)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, window: FetchedWindow) -> Result<()> {
+        for (entry, bytes) in window.inline {
+            entry.write(&bytes, 0, &mut self.compare, &self.totals, &self.job);
+        }
+        for run in window.runs {
+            self.job.check()?;
+            self.write_run(run)?;
+        }
+        for entry in window.announced {
+            entry.all_announced(&self.totals, &self.job);
+        }
+        Ok(())
+    }
+
+    fn write_run(&mut self, run: FetchedRun) -> Result<()> {
+        let bytes = match run.bytes {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let reason = error.to_string();
+                run.pieces.iter().for_each(|piece| piece.entry.fail_piece(&reason, &self.totals, &self.job));
+                return Ok(());
+            }
+        };
+        let index = self.reader.index.clone();
+        let pack = index.packs.get(run.pack as usize);
+        let pack = pack.ok_or_else(|| Error::internal("a row names a pack that is gone"))?;
+        let mut opened: Option<(u32, std::result::Result<(), String>)> = None;
+        for piece in run.pieces {
+            self.job.check()?;
+            // Asked first, so that what stands there already costs no opening of frames.
+            if piece.entry.is_current(&self.totals, &self.job) {
+                piece.entry.write(&[], piece.offset, &mut self.compare, &self.totals, &self.job);
+                continue;
+            }
+            if opened.as_ref().is_none_or(|(frame, _)| *frame != piece.row.frame) {
+                self.plain.clear();
+                let range = pack.frame_range(piece.row.frame)?;
+                let start = usize::try_from(range.start.saturating_sub(run.start)).unwrap_or(usize::MAX);
+                let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+                let stored = bytes.get(start..start.saturating_add(len)).unwrap_or_default();
+                let result = pack.open_frame(
+                    &self.reader.store,
+                    piece.row.frame,
+                    stored,
+                    &mut self.scratch,
+                    &mut self.plain,
+                );
+                opened = Some((piece.row.frame, result.map_err(|error| error.to_string())));
+            }
+            match &opened {
+                Some((_, Ok(()))) => self.write_piece(&piece),
+                Some((_, Err(reason))) => piece.entry.fail_piece(reason, &self.totals, &self.job),
+                None => return Err(Error::internal("no frame is open")),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_piece(&mut self, piece: &Piece) {
+        let reason = match slice_of(&self.plain, &piece.row) {
+            Ok(bytes) if self.reader.store.protection.chunk_id(bytes) == piece.chunk.id => {
+                piece.entry.write(bytes, piece.offset, &mut self.compare, &self.totals, &self.job);
+                return;
+            }
+            Ok(_) => "a chunk is not what its identity says".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        piece.entry.fail_piece(&reason, &self.totals, &self.job);
+    }
+}

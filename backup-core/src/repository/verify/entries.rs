@@ -1,0 +1,155 @@
+//! Walking every snapshot: which entries are harmed by what is damaged?
+
+use std::collections::HashSet;
+
+use super::Verification;
+use crate::format::chunks::{ChunkRef, StoredContent};
+use crate::format::entries::StoredEntry;
+use crate::format::page::{EntryBranchRow, PageRef};
+use crate::report::{DamagedEntry, DamagedObject};
+use crate::repository::content::ChunkStream;
+use crate::repository::keys;
+use crate::repository::reader::Reader;
+use crate::{ChunkId, ObjectKey, Result, ShortId, SnapshotId};
+
+impl Verification<'_> {
+    /// Walks all snapshots. Pages found whole once are not read again for the next snapshot that shares them.
+    pub(super) async fn check_snapshots(&mut self, reader: &Reader, orphans: &HashSet<u32>) -> Result<()> {
+        let mut whole: HashSet<ShortId> = HashSet::new();
+        let mut unindexed = false;
+        let ids: Vec<SnapshotId> = self.repository.list_snapshot_ids(self.job).await?.into_keys().collect();
+        for meta in crate::SinkExt::list_all(&*self.store().sink, keys::SNAPSHOTS).await? {
+            if let Err(error) = keys::id_of(&meta.key) {
+                self.count(&meta.key, Err(error))?;
+            }
+        }
+        for id in ids {
+            self.job.check()?;
+            let key = keys::snapshot(id)?;
+            // Not from memory: it is the stored object that is looked at.
+            let document = match self.repository.read_snapshot_document(&key, id, self.job).await {
+                Ok(document) => document,
+                Err(error) => {
+                    let reason = error.to_string();
+                    self.count(&key, Err(error))?;
+                    self.damaged(id, String::new(), reason);
+                    continue;
+                }
+            };
+            self.count(&key, Ok(()))?;
+            self.report.checked.snapshots = self.report.checked.snapshots.saturating_add(1);
+            let mut stack: Vec<(PageRef, u8)> = Vec::new();
+            for root in [document.trailing, document.tree].into_iter().flatten() {
+                stack.push((root.page, root.levels.min(crate::limits::PAGE_LEVELS_MAX)));
+            }
+            while let Some((page, levels)) = stack.pop() {
+                unindexed |= self.only_in_orphans(reader, &page.id, page.len, orphans);
+                if whole.contains(&page.id.short()) {
+                    continue;
+                }
+                let bytes = match reader.page(&page, self.job).await {
+                    Ok(bytes) => bytes,
+                    Err(error) if error.is_corruption() => {
+                        self.damaged(
+                            id,
+                            String::new(),
+                            format!("a page of its entries cannot be read: {error}"),
+                        );
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                if levels > 0 {
+                    match EntryBranchRow::decode_page(&bytes) {
+                        Ok(rows) => stack
+                            .extend(rows.into_iter().rev().map(|row| (row.page, levels.saturating_sub(1)))),
+                        Err(error) => self.damaged(id, String::new(), error.to_string()),
+                    }
+                    continue;
+                }
+                match StoredEntry::decode_page(&bytes) {
+                    Ok(entries) => {
+                        let before = self.report.damaged_entries.len();
+                        for stored in entries {
+                            unindexed |= self.check_entry(reader, id, &stored, orphans).await?;
+                        }
+                        if self.report.damaged_entries.len() == before {
+                            whole.insert(page.id.short());
+                        }
+                    }
+                    Err(error) => self.damaged(id, String::new(), error.to_string()),
+                }
+            }
+        }
+        if unindexed {
+            let reason = "lacks packs that snapshots need; they restore, slowly; run `repair index`";
+            self.report.damaged_objects.push(DamagedObject { object: "index".into(), reason: reason.into() });
+        }
+        Ok(())
+    }
+
+    // Returns whether only packs that no index segment names hold some chunk.
+    async fn check_entry(
+        &mut self,
+        reader: &Reader,
+        snapshot: SnapshotId,
+        stored: &StoredEntry,
+        orphans: &HashSet<u32>,
+    ) -> Result<bool> {
+        self.report.checked.entries = self.report.checked.entries.saturating_add(1);
+        let mut unindexed = false;
+        let mut reason = None;
+        if let StoredContent::Chunks(_) | StoredContent::Paged { .. } = &stored.content {
+            let mut chunks = ChunkStream::new(reader.clone(), &stored.content)?;
+            let mut bytes = 0_u64;
+            loop {
+                match chunks.next(self.job).await {
+                    Ok(None) => break,
+                    Ok(Some(chunk)) => {
+                        bytes = bytes.saturating_add(u64::from(chunk.len));
+                        reason = reason.or_else(|| self.chunk_problem(reader, &chunk));
+                        unindexed |= self.only_in_orphans(reader, &chunk.id, chunk.len, orphans);
+                    }
+                    Err(error) if error.is_corruption() => {
+                        reason = Some(format!("its list of chunks: {error}"));
+                        bytes = stored.content.len();
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if bytes != stored.content.len() {
+                reason = Some("its chunks do not add up to its length".into());
+            }
+        }
+        if let Some(reason) = reason {
+            self.damaged(snapshot, stored.entry.name.to_string(), reason);
+        }
+        Ok(unindexed)
+    }
+
+    fn chunk_problem(&self, reader: &Reader, chunk: &ChunkRef) -> Option<String> {
+        let mut problem = format!("its chunk {} is in no pack", chunk.id);
+        for row in reader.index.find(chunk.id.short()).iter().filter(|row| row.len == chunk.len) {
+            let key = reader.index.packs.get(row.pack as usize).map(|pack| &pack.key);
+            let name = key.map(ObjectKey::as_str).unwrap_or_default();
+            if let Some(reason) = self.bad_packs.get(&row.pack) {
+                problem = format!("needs {name}, which {reason}");
+            } else if self.bad_frames.contains(&(row.pack, row.frame)) {
+                problem = format!("needs {name}, which is damaged");
+            } else {
+                return None;
+            }
+        }
+        Some(problem)
+    }
+
+    fn only_in_orphans(&self, reader: &Reader, id: &ChunkId, len: u32, orphans: &HashSet<u32>) -> bool {
+        let mut rows = reader.index.find(id.short()).iter().filter(|row| row.len == len).peekable();
+        !orphans.is_empty() && rows.peek().is_some() && rows.all(|row| orphans.contains(&row.pack))
+    }
+
+    fn damaged(&mut self, snapshot: SnapshotId, name: String, reason: String) {
+        self.report.damaged_entries.push(DamagedEntry { snapshot, name, reason });
+    }
+}
