@@ -25,8 +25,10 @@
 
 mod local;
 mod memory;
+mod register;
 
 pub use local::LocalSink;
 #[cfg(any(test, feature = "testing"))]
 pub use local::disk;
 pub use memory::MemorySink;
+pub use register::register;

@@ -4,8 +4,10 @@
 //! and nowhere else.
 
 pub mod files;
+mod register;
 mod system;
 pub mod target;
 
 pub use files::{FilesSource, FilesSourceBuilder};
+pub use register::register;
 pub use target::{DirectoryTarget, DirectoryTargetBuilder, Overwrite, Owner};

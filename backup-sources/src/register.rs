@@ -1,0 +1,102 @@
+//! The kinds of this crate, for configurations.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use backup_core::config::{BuildContext, ByteSize, Registry, Settings};
+use backup_core::{Error, Result, Source};
+use serde::Deserialize;
+
+use crate::FilesSource;
+
+/// Adds the kind `files`.
+///
+/// ```
+/// use backup_core::config::{BuildContext, Component, Registry};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> backup_core::Result<()> {
+/// let mut registry = Registry::new();
+/// backup_sources::register(&mut registry);
+/// let etc = Component::new("files").with("paths", vec!["/etc"]).with("exclude", vec!["*.tmp"]);
+/// let source = registry.make_source(&etc, "an example", "sources.etc", &BuildContext::default()).await?;
+/// assert_eq!(source.info().identity, ["/etc"]);
+/// # Ok(())
+/// # }
+/// ```
+pub fn register(registry: &mut Registry) {
+    registry.source("files", files);
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Files {
+    paths: Vec<PathBuf>,
+    #[serde(default)]
+    exclude: Vec<String>,
+    #[serde(default)]
+    exclude_file: Vec<PathBuf>,
+    #[serde(default)]
+    exclude_caches: bool,
+    #[serde(default)]
+    exclude_if_present: Vec<String>,
+    exclude_larger_than: Option<ByteSize>,
+    #[serde(default)]
+    one_file_system: bool,
+}
+
+async fn files(settings: Settings, context: BuildContext) -> Result<Arc<dyn Source>> {
+    let files: Files = settings.parse()?;
+    let mut builder = FilesSource::builder()
+        .paths(files.paths.iter().map(|path| context.path(path)))
+        .exclude_caches(files.exclude_caches)
+        .one_file_system(files.one_file_system);
+    for file in &files.exclude_file {
+        builder = builder.exclude_file(context.path(file));
+    }
+    for pattern in files.exclude {
+        builder = builder.exclude(pattern);
+    }
+    for name in files.exclude_if_present {
+        builder = builder.exclude_if_present(name);
+    }
+    if let Some(size) = files.exclude_larger_than {
+        builder = builder.exclude_larger_than(size.bytes());
+    }
+    // Reads exclude files.
+    let built = tokio::task::spawn_blocking(move || builder.build()).await;
+    let built = built.map_err(|e| Error::internal("the task that makes a source failed").with_source(e))?;
+    Ok(Arc::new(built.map_err(|error| settings.error(error))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use backup_core::config::Component;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn settings_that_make_no_sense_are_refused_by_name() {
+        let mut registry = Registry::new();
+        register(&mut registry);
+        let context = BuildContext::default();
+        for (component, expected) in [
+            (Component::new("files"), "missing field `paths`"),
+            (Component::new("files").with("paths", "/etc"), "sources.x.paths: invalid type"),
+            (Component::new("files").with("path", vec!["/etc"]), "sources.x.path: unknown field"),
+            (Component::new("files").with("paths", Vec::<String>::new()), "no path to back up"),
+            (Component::new("files").with("paths", vec!["/etc"]).with("exclude", vec!["["]), "sources.x: "),
+            (
+                Component::new("files").with("paths", vec!["/etc"]).with("exclude_larger_than", "big"),
+                "`big` is not a size",
+            ),
+        ] {
+            let error = registry
+                .make_source(&component, "b.toml", "sources.x", &context)
+                .await
+                .unwrap_err()
+                .to_string();
+            assert!(error.starts_with("b.toml: sources.x") && error.contains(expected), "{error}");
+        }
+    }
+}
