@@ -1,0 +1,46 @@
+//! The commands, one file each.
+
+pub mod cat;
+pub mod check;
+pub mod create_files;
+pub mod demo;
+pub mod diff;
+pub mod find;
+pub mod init;
+pub mod list;
+pub mod ls;
+pub mod repair_index;
+pub mod restore;
+pub mod run;
+pub mod schema;
+pub mod show;
+pub mod stats;
+pub mod verify;
+
+mod snapshot;
+
+use crate::args::{Command, Create, Repair};
+use crate::context::Context;
+use crate::exit::Outcome;
+
+/// Runs a command.
+pub async fn run(command: Command, context: &mut Context) -> Outcome {
+    match command {
+        Command::Init(args) => init::run(args, context).await,
+        Command::Create(Create::Files(args)) => create_files::run(args, context).await,
+        Command::List(args) => list::run(args, context).await,
+        Command::Show(args) => show::run(args, context).await,
+        Command::Ls(args) => ls::run(args, context).await,
+        Command::Find(args) => find::run(args, context).await,
+        Command::Cat(args) => cat::run(args, context).await,
+        Command::Diff(args) => diff::run(args, context).await,
+        Command::Restore(args) => restore::run(args, context).await,
+        Command::Verify(args) => verify::run(args, context).await,
+        Command::Repair(Repair::Index(args)) => repair_index::run(args, context).await,
+        Command::Stats(args) => stats::run(args, context).await,
+        Command::Run(args) => self::run::run(args, context).await,
+        Command::Check(args) => check::run(args, context).await,
+        Command::Demo(args) => demo::run(args, context).await,
+        Command::Schema(args) => schema::run(args, context),
+    }
+}

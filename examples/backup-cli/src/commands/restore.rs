@@ -1,0 +1,197 @@
+//! `restore`: a snapshot, or a part of it, below a directory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use backup_core::Entry;
+use backup_core::report::RestoreReport;
+use backup_core::repository::{RestoreOptions, Selection};
+use backup_sources::{DirectoryTarget, Overwrite, Owner};
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use super::find::Pattern;
+use crate::context::Context;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::human;
+use crate::select::{self, Filter};
+use extra::Removed;
+use plan::Plan;
+
+mod compare;
+mod extra;
+mod plan;
+
+/// Options of `restore`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// An id, the start of one, or `latest`
+    #[arg(value_name = "SNAP")]
+    snapshot: String,
+    /// The directory to write below; names stand there as they are stored (etc/ssl/…)
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Only what this name or glob matches, with everything below; repeat for more
+    #[arg(long = "path", value_name = "GLOB")]
+    paths: Vec<String>,
+    /// What happens to what stands there already
+    #[arg(long, value_enum, default_value_t = Existing::Always, value_name = "WHEN")]
+    overwrite: Existing,
+    /// Delete what stands in restored directories and is not in the snapshot
+    #[arg(long)]
+    delete: bool,
+    /// Say what would be done, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Read everything back and compare it with the snapshot
+    #[arg(long)]
+    verify: bool,
+    /// Leave owners alone: everything belongs to whoever restores
+    #[arg(long)]
+    no_owner: bool,
+    /// Make device nodes, too; only root may
+    #[arg(long)]
+    devices: bool,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+/// When something that stands there already is overwritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Existing {
+    /// Always; of files, only the parts that differ are written
+    Always,
+    /// Unless it is a file of the same size and modification time
+    IfChanged,
+    /// If the snapshot's is newer
+    IfNewer,
+    /// Never
+    Never,
+}
+
+impl Existing {
+    fn as_target(self) -> Overwrite {
+        match self {
+            Self::Always => Overwrite::Always,
+            Self::IfChanged => Overwrite::IfChanged,
+            Self::IfNewer => Overwrite::IfNewer,
+            Self::Never => Overwrite::Never,
+        }
+    }
+}
+
+/// Restores.
+pub async fn run(args: Args, context: &mut Context) -> Outcome {
+    let patterns: Arc<[Pattern]> =
+        args.paths.iter().map(|glob| Pattern::new(glob)).collect::<Outcome<Vec<_>>>()?.into();
+    if std::fs::metadata(&args.to).is_ok_and(|there| !there.is_dir()) {
+        return Err(Failure::usage(format!("{} is not a directory", args.to.display())));
+    }
+    if args.verify && matches!(args.overwrite, Existing::Never | Existing::IfNewer) {
+        return Err(Failure::usage(
+            "with --overwrite never or if-newer the target may differ on purpose: leave out --verify",
+        ));
+    }
+    let repository = context.repository().await?;
+    let job = context.job();
+    let snapshots = repository.snapshots(&job).await?;
+    let info = select::find(&snapshots, &args.snapshot, &args.filter)?;
+    let snapshot = repository.snapshot(info.id, &job).await?;
+    let asks = context.console.interactive && !context.global.yes && !args.dry_run;
+    let plan = if asks || args.dry_run || args.delete || !patterns.is_empty() {
+        Some(Plan::make(&snapshot, &args.to, &patterns, args.overwrite, args.delete, &job).await?)
+    } else {
+        None
+    };
+    if let Some(plan) = &plan {
+        if plan.selected == 0 && !patterns.is_empty() {
+            return Err(Failure::nothing(format!("nothing in snapshot {} matches --path", info.id)));
+        }
+        if args.dry_run {
+            let document = plan.document();
+            context.output.document(&document, |out| plan.write(out))?;
+            return Ok(Exit::Done);
+        }
+        if asks && plan.destroys() {
+            let mut shown = Vec::new();
+            let _ = plan.write(&mut shown);
+            context.console.say(String::from_utf8_lossy(&shown).trim_end());
+            context.console.confirm("Go on?").await?;
+        }
+    }
+    let target = DirectoryTarget::builder(&args.to)
+        .overwrite(args.overwrite.as_target())
+        .owner(if args.no_owner { Owner::Ignore } else { Owner::Auto })
+        .devices(args.devices)
+        .build();
+    let mut options = RestoreOptions::default();
+    if !patterns.is_empty() {
+        let patterns = patterns.clone();
+        let chosen = move |entry: &Entry| patterns.iter().any(|pattern| pattern.matches_tree(&entry.name));
+        options.select = Selection::Filter(Arc::new(chosen));
+    }
+    let mut report = repository.restore(&snapshot, &target, &options, &job).await?;
+    if args.verify {
+        let started = std::time::Instant::now();
+        report
+            .failed
+            .extend(compare::contents(&snapshot, &args.to, &options.select, &report.failed, &job).await?);
+        report.duration_seconds += started.elapsed().as_secs_f64();
+    }
+    context.progress.clear();
+    let extra = plan.map(|plan| plan.extra).unwrap_or_default();
+    let removed = if report.failed.is_empty() {
+        let root = args.to.clone();
+        let removing = tokio::task::spawn_blocking(move || extra::remove(&root, extra));
+        removing.await.map_err(|_| backup_core::Error::internal("the task that deletes failed"))?
+    } else {
+        // Something went wrong: nothing is destroyed on top of it.
+        let why = "left alone, since the restore is not complete";
+        Removed { gone: Vec::new(), left: extra.into_iter().map(|name| (name, why.to_owned())).collect() }
+    };
+    finish(context, &report, &removed)
+}
+
+fn finish(context: &mut Context, report: &RestoreReport, removed: &Removed) -> Outcome {
+    let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+    let mut document = serde_json::to_value(report).unwrap_or_default();
+    if let Value::Object(members) = &mut document {
+        members.insert("deleted".into(), removed.gone.iter().map(|name| text(name)).collect());
+        let left = removed.left.iter().map(|(name, reason)| json!({ "name": text(name), "reason": reason }));
+        members.insert("not_deleted".into(), left.collect());
+    }
+    if !context.output.is_json() {
+        for item in report.failed.named() {
+            context.console.say(format_args!(
+                "failed {}: {}",
+                human::name(&item.name),
+                human::name(&item.reason)
+            ));
+        }
+        for (name, reason) in &removed.left {
+            context.console.say(format_args!(
+                "not deleted {}: {}",
+                human::name(&text(name)),
+                human::name(reason)
+            ));
+        }
+    }
+    context.output.document(&document, |out| {
+        write!(
+            out,
+            "{} restored, {} written, {} were there already",
+            human::count(report.entries_written, "entry", "entries"),
+            human::bytes(report.bytes_written),
+            human::bytes(report.bytes_unchanged)
+        )?;
+        if !removed.gone.is_empty() {
+            write!(out, ", {} deleted", removed.gone.len())?;
+        }
+        let failed = report.failed.count();
+        if failed > 0 {
+            write!(out, ", {failed} FAILED")?;
+        }
+        writeln!(out, " in {}", human::seconds(report.duration_seconds))
+    })?;
+    Ok(Exit::complete_if(report.failed.is_empty() && removed.left.is_empty()))
+}

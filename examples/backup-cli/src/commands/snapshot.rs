@@ -1,0 +1,137 @@
+//! What the commands that make snapshots share.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use backup_core::Source;
+use backup_core::report::{BackupReport, Outcome as Whole};
+use backup_core::repository::{BackupOptions, Repository};
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::estimate;
+use crate::exit::{Exit, Outcome};
+use crate::human;
+use crate::parse::Tag;
+
+/// What a snapshot is called.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Naming {
+    /// The series of snapshots that this one belongs to
+    #[arg(long, value_name = "LABEL")]
+    pub(super) label: Option<String>,
+    /// A tag; repeat for more
+    #[arg(long = "tag", value_name = "KEY=VALUE")]
+    pub(super) tags: Vec<Tag>,
+    /// The host to record [default: this one]
+    #[arg(long, value_name = "HOST")]
+    pub(super) host: Option<String>,
+    /// Free words about it
+    #[arg(long, value_name = "WORDS")]
+    pub(super) description: Option<String>,
+}
+
+impl Naming {
+    /// Options of a backup with these names.
+    pub(super) fn options(self, dry_run: bool) -> BackupOptions {
+        let tags: BTreeMap<String, String> = self.tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
+        BackupOptions {
+            host: self.host.unwrap_or_else(host),
+            label: self.label,
+            description: self.description,
+            tags,
+            dry_run,
+            ..BackupOptions::default()
+        }
+    }
+}
+
+/// The name of this host.
+pub(super) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Makes a snapshot; `walkable` says that walking the source a second time, for an estimate, is harmless.
+pub(super) async fn take(
+    context: &Context,
+    repository: &Repository,
+    source: Arc<dyn Source>,
+    options: &BackupOptions,
+    walkable: bool,
+) -> backup_core::Result<BackupReport> {
+    let meter = context.progress.meter.clone();
+    let estimating = meter.filter(|_| walkable).map(|meter| {
+        meter.reset();
+        estimate::in_background(source.clone(), meter)
+    });
+    let report = repository.backup(&*source, options, &context.job()).await;
+    if let Some(task) = estimating {
+        task.abort();
+    }
+    context.progress.clear();
+    report
+}
+
+/// The report as `--json` has it.
+pub(super) fn document(report: &BackupReport) -> Value {
+    let mut document = serde_json::to_value(report).unwrap_or_default();
+    if let Value::Object(members) = &mut document {
+        members.insert("skipped_count".into(), json!(report.skipped.count()));
+    }
+    document
+}
+
+/// The report for people.
+pub(super) fn write(report: &BackupReport, out: &mut dyn Write) -> std::io::Result<()> {
+    match &report.snapshot {
+        Some(id) => write!(out, "snapshot {id}")?,
+        None => write!(out, "dry run, nothing stored")?,
+    }
+    if report.outcome == Whole::Partial {
+        write!(out, ", PARTIAL: {} skipped", human::count(report.skipped.count(), "item", "items"))?;
+    }
+    writeln!(out)?;
+    writeln!(
+        out,
+        "{}, {} ({} unchanged); read {}, new {}, stored {} in {}",
+        human::count(report.entries, "entry", "entries"),
+        human::bytes(report.bytes_logical),
+        report.entries_unchanged,
+        human::bytes(report.bytes_read),
+        human::bytes(report.bytes_added),
+        human::bytes(report.bytes_stored),
+        human::seconds(report.duration_seconds)
+    )
+}
+
+/// Names what was skipped on standard error, and says how the command ends.
+pub(super) fn conclude(context: &mut Context, report: &BackupReport) -> Exit {
+    name_skipped(context, report);
+    Exit::complete_if(report.outcome == Whole::Complete)
+}
+
+/// Names what was skipped on standard error; with `--json` the document names it.
+pub(super) fn name_skipped(context: &mut Context, report: &BackupReport) {
+    if context.output.is_json() {
+        return;
+    }
+    for item in report.skipped.named() {
+        context.console.say(format_args!(
+            "skipped {}: {}",
+            human::name(&item.name),
+            human::name(&item.reason)
+        ));
+    }
+    let more = report.skipped.count().saturating_sub(report.skipped.named().len() as u64);
+    if more > 0 {
+        context.console.say(format_args!("and {more} more"));
+    }
+}
+
+/// Writes the result of one snapshot.
+pub(super) fn finish(context: &mut Context, report: &BackupReport) -> Outcome {
+    let exit = conclude(context, report);
+    context.output.document(&document(report), |out| write(report, out))?;
+    Ok(exit)
+}

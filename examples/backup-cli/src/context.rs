@@ -1,0 +1,230 @@
+//! What every command works with: options, configuration, streams, the job, and the repository they lead to.
+
+use std::sync::Arc;
+
+use backup_core::Transform;
+use backup_core::config::{Access, BuildContext, Component, Config, Place, Registry, RepositoryConfig};
+use backup_core::repository::{Repository, peek_config};
+use backup_core::{
+    CancellationToken, ErrorKind, JobContext, Protection, Resources, Sink, TransformSet, Unprotected,
+};
+use backup_crypto::{Keyring, Recipient};
+
+use crate::args::Global;
+use crate::console::Console;
+use crate::exit::{Failure, Outcome};
+use crate::keys;
+use crate::output::Output;
+use crate::progress::Shown;
+
+/// The surroundings of a command.
+#[derive(Debug)]
+pub struct Context {
+    /// Kinds that may be named.
+    pub registry: Registry,
+    /// Options of every command.
+    pub global: Global,
+    /// The configuration, if one was given.
+    pub config: Option<Arc<Config>>,
+    /// Results.
+    pub output: Output,
+    /// Everything else.
+    pub console: Console,
+    /// How progress is shown.
+    pub progress: Shown,
+    job: JobContext,
+}
+
+/// A repository as it was asked for, before it is opened.
+#[derive(Debug, Clone)]
+pub struct Location {
+    /// How the user calls it.
+    pub shown: String,
+    /// Where it is.
+    pub place: Place,
+    /// What the configuration says of it.
+    pub configured: Option<RepositoryConfig>,
+    file: String,
+    at: String,
+}
+
+impl Context {
+    /// The surroundings for these options; `out` of the console becomes the output.
+    pub fn new(
+        registry: Registry,
+        global: Global,
+        mut console: Console,
+        cancellation: CancellationToken,
+    ) -> Self {
+        let out = std::mem::replace(&mut console.out, Box::new(std::io::sink()));
+        let output = Output::new(out, global.json);
+        let progress = Shown::new(global.progress, console.draws);
+        let mut resources = Resources::new();
+        if let Some(workers) = global.jobs {
+            resources = resources.with_workers(workers.into());
+        }
+        if let Some(mib) = global.memory_mib {
+            let bytes = usize::try_from(mib).unwrap_or(usize::MAX).saturating_mul(backup_core::limits::MIB);
+            resources = resources.with_memory_bytes(bytes);
+        }
+        resources.upload().set_bytes_per_second(global.limit_upload.map(|limit| limit.bytes()));
+        resources.download().set_bytes_per_second(global.limit_download.map(|limit| limit.bytes()));
+        let job = JobContext::new()
+            .with_cancellation(cancellation)
+            .with_resources(resources)
+            .with_observer(progress.observer.clone());
+        Self { registry, global, config: None, output, console, progress, job }
+    }
+
+    /// The job.
+    pub fn job(&self) -> JobContext {
+        self.job.clone()
+    }
+
+    /// Reads the configuration, if one was given.
+    pub async fn load_config(&mut self) -> Outcome<()> {
+        if let Some(path) = self.global.config.clone() {
+            let config = tokio::task::spawn_blocking(move || Config::load(path)).await;
+            let config = config.map_err(|_| Failure::usage("the configuration could not be read"))?;
+            self.config =
+                Some(Arc::new(config.map_err(|e| Failure { exit: crate::exit::Exit::Usage, ..e.into() })?));
+        }
+        Ok(())
+    }
+
+    /// The configuration, which the command needs.
+    pub fn need_config(&self) -> Outcome<Arc<Config>> {
+        self.config.clone().ok_or_else(|| {
+            Failure::usage("this needs a configuration: give --config FILE or set BACKUP_CONFIG")
+        })
+    }
+
+    /// Where the repository of `--repo` is.
+    pub fn location(&self) -> Outcome<Location> {
+        let Some(repo) = self.global.repo.as_deref().filter(|repo| !repo.is_empty()) else {
+            if let Some([name]) =
+                self.config.as_ref().map(|c| c.repositories.keys().collect::<Vec<_>>()).as_deref()
+            {
+                return self.configured(name);
+            }
+            return Err(Failure::usage("no repository was given: give --repo URL or set BACKUP_REPO"));
+        };
+        if self.config.as_ref().is_some_and(|config| config.repositories.contains_key(repo)) {
+            return self.configured(repo);
+        }
+        let place = Place::Url(repo.to_owned());
+        Ok(Location {
+            shown: repo.to_owned(),
+            place,
+            configured: None,
+            file: "--repo".into(),
+            at: String::new(),
+        })
+    }
+
+    /// Where the configured repository `name` is.
+    pub fn configured(&self, name: &str) -> Outcome<Location> {
+        let config = self.need_config()?;
+        let missing = || Failure::usage(format!("the configuration has no repository `{name}`"));
+        let repository = config.repositories.get(name).ok_or_else(missing)?;
+        let place = config.places.get(&repository.place).ok_or_else(missing)?;
+        Ok(Location {
+            shown: name.to_owned(),
+            place: place.clone(),
+            configured: Some(repository.clone()),
+            file: self.file(),
+            at: format!("places.{}", repository.place),
+        })
+    }
+
+    /// What errors call the configuration.
+    pub fn file(&self) -> String {
+        let file = self.config.as_ref().and_then(|config| config.file());
+        file.map_or_else(|| "the configuration".into(), |file| file.display().to_string())
+    }
+
+    /// What things are made with.
+    pub fn build(&self) -> BuildContext {
+        BuildContext::new(self.job()).with_base(self.config.as_ref().and_then(|config| config.base()))
+    }
+
+    /// The sink at a location.
+    pub async fn sink(&self, location: &Location, access: Access) -> Outcome<Arc<dyn Sink>> {
+        // A path on the command line is meant from the working directory, one in a configuration from there.
+        let base = location.configured.as_ref().and(self.config.as_ref()).and_then(|config| config.base());
+        let build = BuildContext::new(self.job()).with_base(base).with_access(access);
+        self.registry
+            .make_sink(&location.place, &location.file, &location.at, &build)
+            .await
+            .map_err(Failure::input)
+    }
+
+    /// What unlocks the repository at a location.
+    pub async fn recipients(&self, location: &Location) -> Outcome<Vec<Recipient>> {
+        let named = location.configured.as_ref().map(|repository| repository.keys.as_slice());
+        keys::recipients(&self.global, self.config.as_deref().zip(named)).await
+    }
+
+    /// The protection of the repository in `sink`: its keys unlocked, or none where it is not encrypted.
+    pub async fn unlock(&self, location: &Location, sink: &Arc<dyn Sink>) -> Outcome<Arc<dyn Protection>> {
+        let shown = &location.shown;
+        let header = peek_config(&**sink).await.map_err(|e| match e.kind() {
+            ErrorKind::NotFound => no_repository(shown),
+            _ => e.into(),
+        })?;
+        if !header.encrypted {
+            return Ok(Arc::new(Unprotected::new(header.repository)));
+        }
+        let recipients = self.recipients(location).await?;
+        if recipients.is_empty() {
+            let message = format!("the repository {shown} is encrypted: {}", keys::HOW);
+            return Err(Failure { exit: crate::exit::Exit::Failed, kind: "denied", message });
+        }
+        Ok(Keyring::unlock(sink, &recipients, &self.job()).await?)
+    }
+
+    /// Opens the repository at a location.
+    pub async fn open(&self, location: &Location) -> Outcome<Repository> {
+        let sink = self.sink(location, Access::Open).await.map_err(|failure| match failure.kind {
+            "not_found" => no_repository(&location.shown),
+            _ => failure,
+        })?;
+        let protection = self.unlock(location, &sink).await?;
+        Ok(Repository::open(sink, protection, self.transform_set()?, &self.job()).await?)
+    }
+
+    /// Opens the repository of `--repo`.
+    pub async fn repository(&self) -> Outcome<Repository> {
+        self.open(&self.location()?).await
+    }
+
+    /// What can be undone: the built-in transforms, and those of the configuration.
+    fn transform_set(&self) -> Outcome<TransformSet> {
+        let mut set = TransformSet::builtin();
+        for (name, component) in self.config.iter().flat_map(|config| &config.transforms) {
+            set = set.with(self.transform(name, component)?);
+        }
+        Ok(set)
+    }
+
+    /// What is applied to what is written to a location; none means the default.
+    pub fn writing(&self, location: &Location) -> Outcome<Option<Vec<Arc<dyn Transform>>>> {
+        let names = location.configured.as_ref().and_then(|repository| repository.transforms.as_ref());
+        let (Some(names), Some(config)) = (names, &self.config) else { return Ok(None) };
+        let component = |name: &String| {
+            let missing = || Failure::usage(format!("the configuration has no transform `{name}`"));
+            self.transform(name, config.transforms.get(name).ok_or_else(missing)?)
+        };
+        names.iter().map(component).collect::<Outcome<_>>().map(Some)
+    }
+
+    fn transform(&self, name: &str, component: &Component) -> Outcome<Arc<dyn Transform>> {
+        let made = self.registry.make_transform(component, &self.file(), &format!("transforms.{name}"));
+        made.map_err(Failure::input)
+    }
+}
+
+fn no_repository(shown: &str) -> Failure {
+    let message = format!("there is no repository at {shown}; `backup init` creates one");
+    Failure { exit: crate::exit::Exit::Failed, kind: "not_found", message }
+}
