@@ -1,4 +1,5 @@
 //! The conformance suite is worth something: it rejects sinks with the faults that real stores have had.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 
