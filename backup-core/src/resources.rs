@@ -7,6 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::limits::MIB;
 
+/// Buffers of a job that do not depend on its workers: packs being put, pages, entries on their way.
+const BASE_BYTES: usize = 64 * MIB;
+/// Buffers of one worker: a pack, a region, a frame before and after its transforms.
+const WORKER_BYTES: usize = 32 * MIB;
+
 /// A pool of resources. Clones share it: give one to every job of a process to bound them together.
 ///
 /// ```
@@ -25,12 +30,12 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// One worker a processor, 128 MiB, 8 requests at once, no rate limit.
+    /// One worker a processor, at most 16, and the memory that they need; 8 requests at once, no rate limit.
     pub fn new() -> Self {
-        let workers = std::thread::available_parallelism().map_or(2, usize::from);
+        let workers = std::thread::available_parallelism().map_or(2, usize::from).min(16);
         Self {
-            workers: workers.min(16),
-            memory_bytes: 128 * MIB,
+            workers,
+            memory_bytes: BASE_BYTES.saturating_add(WORKER_BYTES.saturating_mul(workers)),
             requests: 8,
             upload: RateLimit::default(),
             download: RateLimit::default(),
@@ -44,10 +49,11 @@ impl Resources {
         self
     }
 
-    /// The same pool with this budget for a job's buffers in bytes, at least 48 MiB.
+    /// The same pool with this budget for a job's buffers in bytes, at least [`Resources::MEMORY_BYTES_MIN`]. A small
+    /// budget lowers the number of workers. The table of known chunks comes on top: about 50 bytes a chunk.
     #[must_use]
     pub fn with_memory_bytes(mut self, bytes: usize) -> Self {
-        self.memory_bytes = bytes.max(48 * MIB);
+        self.memory_bytes = bytes.max(Self::MEMORY_BYTES_MIN);
         self
     }
 
@@ -58,9 +64,13 @@ impl Resources {
         self
     }
 
-    /// Worker threads of a job.
+    /// The least memory that a job can do with: one worker.
+    pub const MEMORY_BYTES_MIN: usize = BASE_BYTES + WORKER_BYTES;
+
+    /// Worker threads of a job: as many as were asked for and the memory allows.
     pub fn workers(&self) -> usize {
-        self.workers
+        let affordable = self.memory_bytes.saturating_sub(BASE_BYTES) / WORKER_BYTES;
+        self.workers.min(affordable.max(1))
     }
 
     /// Budget for a job's buffers in bytes.

@@ -12,6 +12,7 @@ use tracing::Instrument;
 
 use super::Repository;
 use super::known::KnownChunks;
+use super::store::PutCounters;
 use crate::format::document::{SessionDocument, SnapshotDocument};
 use crate::limits;
 use crate::observer::Event;
@@ -112,6 +113,7 @@ impl Repository {
             self.store().transforms.get(transform.name())?;
         }
 
+        let put = PutCounters::default();
         // The session must be registered before anything is listed: see the protocol for many writers.
         if !options.dry_run {
             let document = SessionDocument {
@@ -121,15 +123,7 @@ impl Repository {
                 purpose: "backup".into(),
             };
             let key = super::keys::session(session)?;
-            self.store()
-                .put_document(
-                    &key,
-                    ObjectType::Session,
-                    &document,
-                    &super::store::PutCounters::default(),
-                    job,
-                )
-                .await?;
+            self.store().put_document(&key, ObjectType::Session, &document, &put, job).await?;
         }
         let view = self.view_for_writing(job).await?;
         let parent = self.choose_parent(&info, options, job).await?;
@@ -138,14 +132,10 @@ impl Repository {
 
         let known = KnownChunks::new(view.index.clone());
         let chunker = self.chunker()?;
-        let shared = Arc::new(Shared::new(
-            self.store().clone(),
-            known,
-            chunker,
-            transforms,
-            job.clone(),
-            options.dry_run,
-        ));
+        let store = self.store().clone();
+        let mut shared = Shared::new(store, known, chunker, transforms, job.clone(), options.dry_run);
+        shared.put = put;
+        let shared = Arc::new(shared);
         job.emit(&Event::Phase { name: "read" });
         let mut run = source.begin(job).await?;
         let (finished, trees, segment) = run_pipeline(&shared, session, &mut *run, &info, parent).await?;

@@ -80,8 +80,8 @@ impl Packer {
             None => {
                 let mut salt = [0; 32];
                 self.shared.job.random().fill(&mut salt)?;
-                let room = limits::PACK_TARGET_BYTES.saturating_add(2 * limits::MIB);
-                let buffer = Vec::with_capacity(if self.object_type == ObjectType::Data { room } else { 0 });
+                let content = self.object_type == ObjectType::Data;
+                let buffer = if content { self.shared.buffers.take() } else { Vec::new() };
                 let protection = &*self.shared.store.protection;
                 ObjectWriter::new(protection, self.object_type, &self.shared.transforms, salt, buffer)?
             }

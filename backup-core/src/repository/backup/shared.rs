@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+
 use crate::chunker::Chunker;
+use crate::limits;
 use crate::observer::Event;
 use crate::report::SkippedItems;
 use crate::repository::known::KnownChunks;
@@ -23,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) dry_run: bool,
     pub(crate) put: PutCounters,
     pub(crate) counters: Counters,
+    pub(crate) buffers: Buffers,
     stopped: AtomicBool,
     failure: Mutex<Option<Error>>,
     skipped: Mutex<SkippedItems>,
@@ -57,6 +61,7 @@ impl Shared {
             dry_run,
             put: PutCounters::default(),
             counters: Counters::default(),
+            buffers: Buffers::default(),
             stopped: AtomicBool::new(false),
             failure: Mutex::new(None),
             skipped: Mutex::default(),
@@ -112,5 +117,33 @@ impl Shared {
             bytes_stored: self.put.bytes(),
             current,
         }));
+    }
+}
+
+/// Memory of packs that were put, for the next ones: fresh memory costs as much as sealing what goes into it.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+/// Buffers kept at most.
+const BUFFERS_MAX: usize = 4;
+
+impl Buffers {
+    /// A buffer for a pack of content.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        let kept = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(limits::PACK_TARGET_BYTES.saturating_add(2 * limits::MIB)))
+    }
+
+    /// Takes back the memory of a pack if nobody else holds it.
+    pub(crate) fn give_back(&self, bytes: Bytes) {
+        if bytes.len() < limits::PACK_TARGET_BYTES {
+            return;
+        }
+        if let Ok(buffer) = bytes.try_into_mut() {
+            let mut kept = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if kept.len() < BUFFERS_MAX {
+                kept.push(buffer.into());
+            }
+        }
     }
 }

@@ -56,7 +56,8 @@ async fn put_pack(
     let FinishedPack { object_type, sealed } = pack;
     let key = keys::pack(object_type, &sealed.digest)?;
     let object_len = sealed.bytes.len() as u64;
-    shared.store.put(&key, sealed.bytes, &shared.put, &shared.job).await?;
+    shared.store.put(&key, sealed.bytes.clone(), &shared.put, &shared.job).await?;
+    shared.buffers.give_back(sealed.bytes);
     let frames = sealed.directory.frames.clone();
     let record = PackRecord { digest: sealed.digest, object_type, object_len, header: sealed.header, frames };
     Ok((record, sealed.directory))
