@@ -1,0 +1,157 @@
+//! Creating, unlocking, adding, removing; and what is never shown.
+
+use super::*;
+
+#[tokio::test]
+async fn every_recipient_unlocks_the_same_keys() {
+    let (_, sink) = store();
+    let job = JobContext::new();
+    let recipients = [passphrase("one"), passphrase("two"), key_file()];
+    let made = Keyring::create(&sink, &recipients, &job).await.unwrap();
+    let (header, sealed) = seal(&*made, ObjectType::Data);
+    for recipient in recipients {
+        let unlocked = Keyring::unlock(&sink, &[recipient], &job).await.unwrap();
+        assert_eq!(unlocked.repository(), made.repository());
+        assert_eq!(unlocked.chunk_id(b"x"), made.chunk_id(b"x"));
+        assert_eq!(unlocked.chunker_key().unwrap(), made.chunker_key().unwrap());
+        assert_eq!(open(&*unlocked, ObjectType::Data, &header, &sealed).unwrap(), b"content");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn futures_are_send_and_run_on_several_threads() {
+    let (_, sink) = store();
+    let task = tokio::spawn(async move {
+        let (job, recipient) = (JobContext::new(), passphrase("one"));
+        let keyring = Keyring::create(&sink, std::slice::from_ref(&recipient), &job).await.unwrap();
+        let added = keyring.add_recipient(&sink, &key_file(), &job).await.unwrap();
+        keyring.remove_recipient(&sink, added, &job).await.unwrap();
+        list_recipients(&sink, &job).await.unwrap();
+        Keyring::unlock(&sink, &[recipient], &job).await.unwrap();
+    });
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_denied_and_no_slots_are_not_found() {
+    let (_, sink) = store();
+    let job = JobContext::new();
+    let error = Keyring::unlock(&sink, &[passphrase("x")], &job).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    Keyring::create(&sink, &[passphrase("right"), key_file()], &job).await.unwrap();
+    for wrong in [vec![], vec![passphrase("wrong")], vec![key_file()], vec![key_file(), passphrase("wrong")]]
+    {
+        let error = Keyring::unlock(&sink, &wrong, &job).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert!(!format!("{error:?}{error}").contains("wrong"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_with_slots_is_not_created_anew() {
+    let (store, sink) = store();
+    let job = JobContext::new();
+    Keyring::create(&sink, &[key_file()], &job).await.unwrap();
+    let before = slots(&store);
+    let error = Keyring::create(&sink, &[key_file()], &job).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(slots(&store), before);
+    assert!(Keyring::create(&sink, &[], &job).await.unwrap_err().kind() == ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn of_two_creations_at_once_at_most_one_succeeds_and_no_stray_slot_stays() {
+    for _ in 0..20 {
+        let (store, sink) = store();
+        let (job, ours, theirs) = (JobContext::new(), [key_file()], [key_file()]);
+        let (one, two) =
+            tokio::join!(Keyring::create(&sink, &ours, &job), Keyring::create(&sink, &theirs, &job));
+        let made: Vec<_> = [one, two].into_iter().flatten().collect();
+        assert!(made.len() <= 1);
+        assert_eq!(slots(&store).len(), made.len());
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_job_creates_nothing_and_unlocks_nothing() {
+    let (store, sink) = store();
+    let token = CancellationToken::new();
+    token.cancel();
+    let cancelled = JobContext::new().with_cancellation(token);
+    assert!(Keyring::create(&sink, &[passphrase("x")], &cancelled).await.unwrap_err().is_cancelled());
+    assert!(slots(&store).is_empty());
+    Keyring::create(&sink, &[passphrase("x")], &JobContext::new()).await.unwrap();
+    assert!(Keyring::unlock(&sink, &[passphrase("x")], &cancelled).await.unwrap_err().is_cancelled());
+}
+
+#[tokio::test]
+async fn recipients_come_and_go_but_never_the_last() {
+    let (store, sink) = store();
+    let (job, alice, bob) =
+        (JobContext::new(), passphrase("alice's").with_label("alice").unwrap(), key_file());
+    let first = Keyring::create(&sink, std::slice::from_ref(&alice), &job).await.unwrap();
+    let alice_id = list_recipients(&sink, &job).await.unwrap().remove(0).id;
+    rotate(&first, &sink, 2, &[(alice_id, alice.clone())]).await;
+    let keyring = Keyring::unlock(&sink, std::slice::from_ref(&alice), &job).await.unwrap();
+    assert_eq!(
+        keyring.remove_recipient(&sink, alice_id, &job).await.unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+
+    let bob_id = keyring.add_recipient(&sink, &bob, &job).await.unwrap();
+    assert_eq!(Keyring::unlock(&sink, std::slice::from_ref(&bob), &job).await.unwrap().epochs(), [1, 2]);
+    let listed = list_recipients(&sink, &job).await.unwrap();
+    let info = listed.iter().find(|info| info.id == alice_id).unwrap();
+    assert_eq!(
+        (info.kind.as_str(), info.label.as_str(), &info.epochs[..]),
+        ("passphrase", "alice", &[1, 2][..])
+    );
+
+    // A damaged slot of Bob's is not one to rely on.
+    let bobs = SlotName { epoch: 1, recipient: bob_id }.key().unwrap();
+    let bytes = sink.get_whole(&bobs, 10_000).await.unwrap();
+    replace(&store, &bobs, &b"damaged"[..]);
+    assert_eq!(
+        keyring.remove_recipient(&sink, alice_id, &job).await.unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+    replace(&store, &bobs, bytes);
+
+    keyring.remove_recipient(&sink, alice_id, &job).await.unwrap();
+    assert_eq!(Keyring::unlock(&sink, &[alice], &job).await.unwrap_err().kind(), ErrorKind::Denied);
+    Keyring::unlock(&sink, &[bob], &job).await.unwrap();
+    assert_eq!(
+        keyring.remove_recipient(&sink, alice_id, &job).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+}
+
+#[tokio::test]
+async fn nothing_secret_is_shown_or_stored() {
+    let (store, sink) = store();
+    let job = JobContext::new();
+    let recipients = [passphrase("open sesame"), key_file()];
+    let keyring = Keyring::create(&sink, &recipients, &job).await.unwrap();
+    let object = keyring.seal(ObjectType::Data, salt()).unwrap();
+    let key = hierarchy::object_key(
+        keyring.epoch(1).unwrap(),
+        &object.header.salt,
+        keyring.repository,
+        ObjectType::Data,
+    );
+    let mut shown = format!("{keyring:?} {object:?} {recipients:?} {:?}", keyring.secrets(1).unwrap());
+    shown.push_str(&format!("{:?}", Keyring::unlock(&sink, &[passphrase("wrong")], &job).await));
+    for (_, bytes) in slots(&store) {
+        shown.push_str(&text(&bytes));
+    }
+    let chunk_key =
+        hierarchy::chunk_id_key(&keyring.identity, keyring.repository, keyring.chunk_ids).unwrap();
+    let secrets =
+        [&keyring.identity, &keyring.chunker, keyring.epoch(1).unwrap(), &key.unwrap().key, &chunk_key];
+    for secret in secrets {
+        let as_list = format!("{:?}", secret.0);
+        let as_list = as_list.trim_matches(|bracket| bracket == '[' || bracket == ']');
+        assert!(!shown.contains(&hex::encode(secret.0)) && !shown.contains(as_list));
+    }
+    assert!(!shown.contains("sesame"));
+}
