@@ -369,7 +369,7 @@ mod tests {
             let mut back = Vec::new();
             pages.chunks(root.page, root.levels, &mut back);
             assert_eq!(back, chunks);
-            assert_eq!(bytes, chunks.iter().map(|chunk| u64::from(chunk.len)).sum());
+            assert_eq!(bytes, chunks.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>());
             assert!(round == 0 || pages.put - before < 100_000, "{}", pages.put - before);
             chunks[100_000] = ChunkRef { id: id(999_999_999), len: 7 };
         }

@@ -64,15 +64,13 @@ impl Transform for Zstd {
             let Some((_, compressor)) = slot.as_mut() else {
                 return Err(Error::internal("the zstd context is gone"));
             };
-            // One byte less than the input can be had: what does not fit does not pay.
-            let room = input.len().saturating_sub(input.len() / 32);
-            output.resize(start.saturating_add(room), 0);
-            let Some(space) = output.get_mut(start..) else {
-                return Err(Error::internal("no room for zstd"));
-            };
+            // The engine gives an empty buffer; a caller who does not costs a copy.
+            let mut separate = Vec::new();
+            let space = if output.is_empty() { &mut *output } else { &mut separate };
+            space.reserve(input.len());
             match compressor.compress_to_buffer(input, space) {
-                Ok(len) if len < room => {
-                    output.truncate(start.saturating_add(len));
+                Ok(len) if len < input.len().saturating_sub(input.len() / 32) => {
+                    output.extend_from_slice(&separate);
                     Ok(Encoded::Applied)
                 }
                 // Too small a buffer is how zstd says that the input does not shrink.
@@ -93,14 +91,17 @@ impl Transform for Zstd {
             let Some(decompressor) = slot.as_mut() else {
                 return Err(Error::internal("the zstd context is gone"));
             };
-            output.resize(start.saturating_add(max), 0);
-            let Some(space) = output.get_mut(start..) else {
-                return Err(Error::internal("no room for zstd"));
-            };
-            let len = decompressor.decompress_to_buffer(input, space).map_err(|e| {
-                Error::corruption("a frame is not what zstd made, or longer than it claims").with_source(e)
-            })?;
-            output.truncate(start.saturating_add(len));
+            let damaged = || Error::corruption("a frame is not what zstd made, or longer than it claims");
+            let mut separate = Vec::new();
+            let space = if output.is_empty() { &mut *output } else { &mut separate };
+            space.reserve(max);
+            let len =
+                decompressor.decompress_to_buffer(input, space).map_err(|e| damaged().with_source(e))?;
+            if len > max {
+                output.truncate(start);
+                return Err(damaged());
+            }
+            output.extend_from_slice(&separate);
             Ok(())
         })
     }

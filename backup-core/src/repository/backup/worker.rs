@@ -152,7 +152,6 @@ impl Worker {
     }
 
     // The outer error fails the job, the inner one only the entry.
-    #[expect(clippy::type_complexity, reason = "used once")]
     fn read_whole(&mut self, content: Content) -> Result<Result<(StoredContent, Option<String>), io::Error>> {
         let chunking = content.chunking;
         let mut reader: Box<dyn BlockingContent> = match content.reader {
