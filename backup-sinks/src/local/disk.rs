@@ -127,3 +127,24 @@ fn link_new(from: &Directory, temporary: &str, to: &Directory, name: &str) -> io
     let _ = rustix::fs::unlinkat(&from.file, temporary, AtFlags::empty());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_exclusive_rename_is_missing_a_link_takes_its_place() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = Directory::new(File::open(root.path()).unwrap(), "");
+        for name in ["first", "second"] {
+            std::fs::write(root.path().join(name), name).unwrap();
+        }
+        link_new(&directory, "first", &directory, "object").unwrap();
+        let refused = link_new(&directory, "second", &directory, "object").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(root.path().join("object")).unwrap(), b"first");
+        // The published name is the only one; the refused file is its writer's to remove.
+        assert!(!root.path().join("first").exists());
+        assert!(root.path().join("second").exists());
+    }
+}
