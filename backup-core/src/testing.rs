@@ -15,6 +15,8 @@ pub mod failing;
 pub mod recording;
 pub mod retention;
 pub mod sink;
+pub mod source;
+pub mod target;
 
 pub use failing::{FailingSink, Fault};
 pub use recording::{Call, Operation, RecordingSink};

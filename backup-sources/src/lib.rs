@@ -1,13 +1,34 @@
 //! Sources and targets: where backups read from and restores write to.
 //!
-//! Sources: [`FilesSource`] walks files and directories. Targets: [`DirectoryTarget`] recreates them below a directory
-//! and nowhere else.
+//! | Source | yields |
+//! |---|---|
+//! | [`FilesSource`] | files, directories and everything else that a file system holds |
+//! | [`CommandSource`] | what a process writes to its standard output |
+//! | [`ReaderSource`] | whatever an asynchronous reader yields |
+//! | [`MemorySource`] | entries in memory |
+//!
+//! | Target | gets |
+//! |---|---|
+//! | [`DirectoryTarget`] | the files as they were, below a directory and nowhere else |
+//! | [`TarTarget`] | a tar archive |
+//! | [`WriterTarget`] | the content of one or all files |
+//!
+//! A target leaves alone what a snapshot does not have; [`DeletePlanner`] finds that, and its plan deletes it.
 
+pub mod command;
 pub mod files;
+pub mod memory;
+pub mod reader;
 mod register;
 mod system;
 pub mod target;
 
+pub use command::CommandSource;
 pub use files::{FilesSource, FilesSourceBuilder};
+pub use memory::MemorySource;
+pub use reader::ReaderSource;
 pub use register::register;
-pub use target::{DirectoryTarget, DirectoryTargetBuilder, Overwrite, Owner};
+pub use target::{
+    DeletePlan, DeletePlanner, DirectoryTarget, DirectoryTargetBuilder, Overwrite, Owner, TarTarget,
+    WriterTarget,
+};

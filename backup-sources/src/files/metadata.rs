@@ -83,15 +83,54 @@ pub(super) fn now() -> Timestamp {
 /// Reads extended attributes, with the buffers that it needs for that.
 #[derive(Debug)]
 pub(super) struct Xattrs {
+    /// What stands before the name of an entry in its path.
+    base: Vec<u8>,
+    full: Vec<u8>,
     path: Vec<u8>,
     directory_len: usize,
     names: Vec<u8>,
     value: Vec<u8>,
 }
 
+/// The kernel takes no longer path at once.
+const PATH_MAX: usize = 4096;
+
 impl Xattrs {
     pub(super) fn new() -> Self {
-        Self { path: Vec::new(), directory_len: 0, names: vec![0; 4096], value: vec![0; 4096] }
+        Self {
+            base: Vec::new(),
+            full: Vec::new(),
+            path: Vec::new(),
+            directory_len: 0,
+            names: vec![0; 4096],
+            value: vec![0; 4096],
+        }
+    }
+
+    /// Entries are found at `base` followed by their names from now on.
+    pub(super) fn start(&mut self, base: &[u8]) {
+        self.base.clear();
+        self.base.extend_from_slice(base);
+    }
+
+    /// The attributes of the entry `entry`, which is `name` in the directory entered last, sorted; links are not followed.
+    ///
+    /// Most entries have none, and asking by their whole path is the fastest way to learn that. Where there are some they
+    /// are read by way of the directory's descriptor: somebody who puts a link in the place of a directory may hide
+    /// attributes of his own files that way, but must not get those of others attached to them.
+    pub(super) fn of(&mut self, entry: &[u8], name: &CStr) -> Result<Vec<Attribute>, Errno> {
+        let Self { base, full, names, .. } = self;
+        full.clear();
+        full.extend_from_slice(base);
+        full.extend_from_slice(entry);
+        full.push(0);
+        if full.len() < PATH_MAX
+            && let Ok(path) = CStr::from_bytes_with_nul(full)
+            && matches!(rustix::fs::llistxattr(path, names.as_mut_slice()), Ok(0) | Err(Errno::NOTSUP))
+        {
+            return Ok(Vec::new());
+        }
+        self.read(name)
     }
 
     /// Names in `directory` are read from now on.

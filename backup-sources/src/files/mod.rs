@@ -9,7 +9,7 @@ mod roots;
 mod run;
 mod walk;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,7 +18,8 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 use filter::Filter;
 use roots::Root;
-use run::{Base, FilesRun};
+use run::Base;
+pub(crate) use run::FilesRun;
 
 /// Files, directories and everything else that a file system holds.
 ///
@@ -56,6 +57,7 @@ struct Settings {
     present: Vec<Vec<u8>>,
     larger_than: Option<u64>,
     one_file_system: bool,
+    xattrs: bool,
 }
 
 /// Describes a [`FilesSource`].
@@ -183,6 +185,7 @@ impl FilesSourceBuilder {
             present: self.present.into_iter().map(String::into_bytes).collect(),
             larger_than: self.larger_than,
             one_file_system: self.one_file_system,
+            xattrs: true,
         };
         Ok(FilesSource { paths: self.paths, settings })
     }
@@ -214,6 +217,23 @@ impl Source for FilesSource {
             .map_err(|error| Error::internal("starting the walk broke off").with_source(error))??;
         Ok(Box::new(run))
     }
+}
+
+/// Walks all below `root` without a filter and without extended attributes; names start below `root`.
+pub(crate) fn walk_below(root: &Path) -> Result<FilesRun> {
+    let path = std::path::absolute(root)
+        .map_err(|error| Error::io(format!("`{}` cannot be found", root.display()), error))?;
+    let root = Root { name: None, path: path.into_os_string().into_encoded_bytes(), follow: true };
+    let base = base(&root)?;
+    let settings = Settings {
+        filter: Arc::new(Filter::new([])?),
+        caches: false,
+        present: Vec::new(),
+        larger_than: None,
+        one_file_system: false,
+        xattrs: false,
+    };
+    FilesRun::start(settings, vec![root], vec![base])
 }
 
 /// Opens the directory from which the content of a root's entries is reached, and makes sure that the root exists.

@@ -17,6 +17,14 @@ pub(super) struct Root {
 }
 
 impl Root {
+    /// What stands before the names of entries in their paths.
+    pub(super) fn base(&self) -> Vec<u8> {
+        match &self.name {
+            Some(name) => self.path.strip_suffix(name.as_bytes()).unwrap_or(&self.path).to_vec(),
+            None => [self.path.strip_suffix(b"/").unwrap_or(&self.path), b"/"].concat(),
+        }
+    }
+
     /// The absolute path of the ancestor of this root that has the name `ancestor`, one of this root's own parents.
     pub(super) fn ancestor_path(&self, ancestor: &EntryName) -> Vec<u8> {
         let depth = self.name.as_ref().map_or(0, |name| name.components().count());
@@ -171,6 +179,14 @@ mod tests {
             let paths = paths.map(PathBuf::from);
             let error = resolve(&paths, Path::new("/work/here")).unwrap_err();
             assert_eq!(error.kind(), backup_core::ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn paths_are_a_base_and_a_name() {
+        for (path, base) in [("/etc/ssl", "/"), ("a/b", "/work/"), ("../x", "/"), (".", "/work/"), ("/", "/")]
+        {
+            assert_eq!(root(Path::new(path), Path::new("/work")).unwrap().base(), base.as_bytes(), "{path}");
         }
     }
 

@@ -19,7 +19,7 @@ const BATCH_ITEMS: usize = 512;
 const BATCHES_WAITING: usize = 8;
 
 /// A run of a [`FilesSource`](super::FilesSource).
-pub(super) struct FilesRun {
+pub(crate) struct FilesRun {
     batches: Receiver<Batch>,
     rest: std::vec::IntoIter<Item>,
     ended: bool,

@@ -86,6 +86,7 @@ impl Walk {
     /// Yields the parents of `root` and the root itself.
     fn start(&mut self, root: &Root, out: &mut Vec<Item>) {
         self.name.clear();
+        self.xattrs.start(&root.base());
         let Some(name) = &root.name else {
             // Only the content of this directory has names.
             match open_directory(CWD, &*root.path, true) {
@@ -246,7 +247,17 @@ impl Walk {
                 return None;
             }
         }
-        match self.xattrs.read(name) {
+        let attributes = match (self.settings.xattrs, visit.follow) {
+            (false, _) => Ok(Vec::new()),
+            (true, false) => self.xattrs.of(&self.name, name),
+            // What the link points to, not the link.
+            (true, true) => open_directory(&directory, name, true).and_then(|inner| {
+                self.entered = None;
+                self.xattrs.enter(inner.as_fd());
+                self.xattrs.read(c".")
+            }),
+        };
+        match attributes {
             Ok(attributes) => entry.attributes = attributes,
             Err(Errno::NOENT) => {}
             Err(error) => {

@@ -1,5 +1,12 @@
 //! Where restores write to.
 
 mod directory;
+mod extraneous;
+mod lent;
+mod tar;
+mod writer;
 
 pub use directory::{DirectoryTarget, DirectoryTargetBuilder, Overwrite, Owner};
+pub use extraneous::{DeletePlan, DeletePlanner};
+pub use tar::TarTarget;
+pub use writer::WriterTarget;

@@ -21,7 +21,7 @@ const SHARD_DIRECTORIES: usize = 8;
 
 /// A directory below the root.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(in crate::target) struct Directory {
     fd: OwnedFd,
     /// What is made in it takes its group or its default access list: both must be set even where they look right.
     pub(super) passes_on: bool,
@@ -29,7 +29,7 @@ pub(super) struct Directory {
 
 /// The root and what was opened below it lately.
 #[derive(Debug)]
-pub(super) struct Beneath {
+pub(in crate::target) struct Beneath {
     root: Arc<Directory>,
     shards: Box<[Mutex<Vec<Cached>>]>,
     /// The kernel lacks `openat2`, or a sandbox refuses it.
@@ -67,7 +67,7 @@ pub(super) fn own_path(fd: impl AsFd) -> Vec<u8> {
 
 impl Beneath {
     /// Opens the root itself; the links on the way to it are the caller's own.
-    pub(super) fn open(root: &Path) -> io::Result<Self> {
+    pub(in crate::target) fn open(root: &Path) -> io::Result<Self> {
         let fd = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let stat = rustix::fs::fstat(&fd)?;
         Ok(Self {
@@ -110,7 +110,7 @@ impl Beneath {
     }
 
     /// The directory at `path`, which must exist.
-    pub(super) fn existing(&self, path: &[u8]) -> io::Result<Arc<Directory>> {
+    pub(in crate::target) fn existing(&self, path: &[u8]) -> io::Result<Arc<Directory>> {
         if path.is_empty() {
             return Ok(Arc::clone(&self.root));
         }

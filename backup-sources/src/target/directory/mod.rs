@@ -15,7 +15,7 @@ use backup_core::{Entry, EntryKind, Error, JobContext, Result, Skipped, Target, 
 
 use crate::system;
 use attributes::Wanted;
-use beneath::Beneath;
+pub(super) use beneath::Beneath;
 
 /// What happens to what stands already where an entry is to be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
