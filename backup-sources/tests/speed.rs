@@ -1,6 +1,6 @@
 //! How fast the walk and the writing are, alone. Not for every run: `cargo test --release -- --ignored --nocapture speed`.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
 use std::time::Instant;
 
