@@ -5,6 +5,7 @@ pub mod codec;
 pub mod directory;
 pub mod document;
 pub mod entries;
+pub mod log;
 pub mod object;
 pub mod page;
 pub mod segment;

@@ -44,6 +44,8 @@ pub const ATTRIBUTE_BYTES_MAX: usize = 128 * 1024;
 pub const CHAIN_TRANSFORMS_MAX: usize = 8;
 /// Longest object key.
 pub const KEY_BYTES_MAX: usize = 512;
+/// Most bytes of a log segment in one object; longer segments are stored in pieces.
+pub const LOG_PIECE_BYTES_MAX: usize = 32 * MIB;
 /// Index rows after which a segment is written.
 pub const SEGMENT_ROWS_TARGET: usize = 128 * 1024;
 /// Rows in one page of an index segment.

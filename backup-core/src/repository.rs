@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 
 use crate::chunker::{Chunker, ChunkerParameters};
-use crate::format::document::{self, SnapshotDocument};
+use crate::format::document::{self, SessionOutcome, SnapshotDocument};
 pub use crate::format::document::{RepositoryParameters, SetComponent, SnapshotSet};
 pub use crate::format::entries::StoredEntry;
 use crate::limits;
@@ -94,6 +94,8 @@ struct Inner {
     cache: Arc<FrameCache>,
     /// Opened snapshots: they never change, so each is read once.
     snapshots: Mutex<HashMap<SnapshotId, Arc<SnapshotDocument>>>,
+    /// Sessions known to be shut out: their outcome is a fence, which never changes either.
+    fenced: Mutex<HashSet<SnapshotId>>,
 }
 
 /// Snapshot documents held in memory; beyond that they are read again.
@@ -163,7 +165,14 @@ impl Repository {
 
     fn with(store: Store, parameters: RepositoryParameters) -> Self {
         let index = tokio::sync::Mutex::new(None);
-        let inner = Inner { store, parameters, index, cache: Arc::default(), snapshots: Mutex::default() };
+        let inner = Inner {
+            store,
+            parameters,
+            index,
+            cache: Arc::default(),
+            snapshots: Mutex::default(),
+            fenced: Mutex::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -270,6 +279,12 @@ impl Repository {
 
     /// The view of a writer: it also knows what interrupted sessions left behind.
     pub(crate) async fn view_for_writing(&self, job: &JobContext) -> Result<Reader> {
+        let fenced = self.held_fences().len();
+        // What a writer builds upon must be committed: it looks at every outcome, not only at their names.
+        self.load_snapshots(job).await?;
+        if self.held_fences().len() != fenced {
+            *self.inner.index.lock().await = None;
+        }
         let sessions = self.store().sink.list_all(keys::SESSIONS).await?;
         let outcomes = self.committed_sessions(job).await?;
         let unfinished = sessions.iter().filter_map(|meta| {
@@ -312,7 +327,8 @@ impl Repository {
         Ok(index)
     }
 
-    /// The sessions that have an outcome: a snapshot, or a decision where they make none.
+    /// The sessions that have committed, as far as is known: by a snapshot, or by a decision where they make none. Those
+    /// known to be fenced are not among them.
     pub(crate) async fn committed_sessions(&self, job: &JobContext) -> Result<HashSet<SnapshotId>> {
         let mut committed: HashSet<_> = self.list_snapshot_ids(job).await?.into_keys().collect();
         for meta in self.store().sink.list_all(keys::SESSIONS).await? {
@@ -323,6 +339,8 @@ impl Repository {
                 .and_then(|rest| rest.strip_suffix("/decision"));
             committed.extend(name.and_then(|name| name.parse::<SnapshotId>().ok()));
         }
+        let fenced = self.held_fences();
+        committed.retain(|id| !fenced.contains(id));
         Ok(committed)
     }
 
@@ -366,7 +384,7 @@ impl Repository {
                 Err(error) if error.is_corruption() || error.kind() == ErrorKind::Unsupported => {
                     failures.push((meta.key, error))
                 }
-                // Deleted since it was listed.
+                // Fenced, or deleted since it was listed.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -387,8 +405,16 @@ impl Repository {
             return Ok(document);
         }
         let key = keys::snapshot(id)?;
-        let document = self.read_snapshot_document(&key, id, job).await?;
-        let document = Arc::new(document);
+        if self.held_fences().contains(&id) {
+            return Err(fenced(&key));
+        }
+        let document = match self.read_outcome(&key, id, job).await? {
+            SessionOutcome::Snapshot(document) => Arc::new(*document),
+            SessionOutcome::Fence(_) => {
+                self.held_fences().insert(id);
+                return Err(fenced(&key));
+            }
+        };
         let mut held = self.inner.snapshots.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if held.len() < SNAPSHOTS_CACHED_MAX {
             held.insert(id, document.clone());
@@ -396,19 +422,36 @@ impl Repository {
         Ok(document)
     }
 
-    pub(crate) async fn read_snapshot_document(
+    /// The outcome of a session, from the store and not from memory.
+    pub(crate) async fn read_outcome(
         &self,
         key: &ObjectKey,
         id: SnapshotId,
         job: &JobContext,
-    ) -> Result<SnapshotDocument> {
-        let document: SnapshotDocument =
-            self.store().get_document(key, ObjectType::Snapshot, limits::SNAPSHOT_BYTES_MAX, job).await?;
-        if document.info.id != id || document.repository != self.id() {
-            return Err(Error::corruption("holds another snapshot than its name says").with_object(key));
+    ) -> Result<SessionOutcome> {
+        let store = self.store();
+        let bytes = store.get_whole(key, limits::SNAPSHOT_BYTES_MAX, job).await?;
+        let outcome = document::open_outcome(&*store.protection, &bytes).map_err(|e| e.with_object(key))?;
+        let (said, repository) = match &outcome {
+            SessionOutcome::Snapshot(document) => (document.info.id, document.repository),
+            SessionOutcome::Fence(fence) => (fence.session, fence.repository),
+        };
+        if said != id || repository != self.id() {
+            return Err(
+                Error::corruption("holds another session's outcome than its name says").with_object(key)
+            );
         }
-        Ok(document)
+        Ok(outcome)
     }
+
+    fn held_fences(&self) -> std::sync::MutexGuard<'_, HashSet<SnapshotId>> {
+        self.inner.fenced.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn fenced(key: &ObjectKey) -> Error {
+    let message = "is no snapshot: its session stopped, was shut out, and began anew under another name";
+    Error::new(ErrorKind::NotFound, message).with_object(key)
 }
 
 fn no_repository(error: Error) -> Error {

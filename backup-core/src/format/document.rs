@@ -43,6 +43,29 @@ pub struct SnapshotDocument {
     pub repository: RepositoryId,
 }
 
+/// A session's outcome that is no snapshot: the object `snapshots/<session>`, created by somebody else because the session
+/// had stopped. Whoever creates the object first decides; its session then begins anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceDocument {
+    /// Always true; what tells a fence from a snapshot.
+    pub fence: bool,
+    /// The session that is shut out.
+    pub session: SnapshotId,
+    /// The repository.
+    pub repository: RepositoryId,
+    /// When it was made, by its maker's clock.
+    pub time: Timestamp,
+}
+
+/// What `snapshots/<session>` holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SessionOutcome {
+    /// The session committed.
+    Snapshot(Box<SnapshotDocument>),
+    /// The session was shut out; there is no snapshot.
+    Fence(FenceDocument),
+}
+
 /// Several snapshots taken as one: the object `sets/<id>`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -117,6 +140,31 @@ pub fn open<T: DeserializeOwned>(
     object_type: ObjectType,
     object: &[u8],
 ) -> Result<T> {
+    parse(&open_json(protection, object_type, object)?)
+}
+
+/// Opens the outcome of a session, of which `object` is the whole object.
+pub fn open_outcome(protection: &dyn Protection, object: &[u8]) -> Result<SessionOutcome> {
+    #[derive(Deserialize)]
+    struct Mark {
+        #[serde(default)]
+        fence: bool,
+    }
+    let json = open_json(protection, ObjectType::Snapshot, object)?;
+    let mark: Mark = parse(&json)?;
+    Ok(if mark.fence {
+        SessionOutcome::Fence(parse(&json)?)
+    } else {
+        SessionOutcome::Snapshot(Box::new(parse(&json)?))
+    })
+}
+
+fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
+    serde_json::from_slice(json)
+        .map_err(|e| Error::corruption("a document is not what its place says").with_source(e))
+}
+
+fn open_json(protection: &dyn Protection, object_type: ObjectType, object: &[u8]) -> Result<Vec<u8>> {
     let opener = ObjectOpener::new(protection, &TransformSet::builtin(), object_type, object)?;
     let directory = opener.open_directory(object, object.len() as u64)?;
     let [record] = directory.frames[..] else {
@@ -127,8 +175,7 @@ pub fn open<T: DeserializeOwned>(
     let stored = object.get(start..end).ok_or_else(|| Error::corruption("a document is cut short"))?;
     let mut json = Vec::new();
     opener.open_frame(0, &record, stored, &mut Scratch::default(), &mut json)?;
-    serde_json::from_slice(&json)
-        .map_err(|e| Error::corruption("a document is not what its place says").with_source(e))
+    Ok(json)
 }
 
 /// What the object `config` says in clear: enough to find the keys.

@@ -147,16 +147,21 @@ impl ChunkBranchRow {
     }
 }
 
-mod hex_id {
+pub(super) mod hex_id {
     use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::ChunkId;
 
-    pub(super) fn serialize<S: Serializer>(id: &ChunkId, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::format) fn serialize<S: Serializer>(
+        id: &ChunkId,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(id)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ChunkId, D::Error> {
+    pub(in crate::format) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<ChunkId, D::Error> {
         let text = String::deserialize(deserializer)?;
         let mut id = [0; 32];
         hex::decode_to_slice(&text, &mut id).map_err(serde::de::Error::custom)?;

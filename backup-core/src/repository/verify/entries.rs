@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::Verification;
 use crate::format::chunks::{ChunkRef, StoredContent};
+use crate::format::document::SessionOutcome;
 use crate::format::entries::StoredEntry;
 use crate::format::page::{EntryBranchRow, PageRef};
 use crate::report::{DamagedEntry, DamagedObject};
@@ -27,8 +28,13 @@ impl Verification<'_> {
             self.job.check()?;
             let key = keys::snapshot(id)?;
             // Not from memory: it is the stored object that is looked at.
-            let document = match self.repository.read_snapshot_document(&key, id, self.job).await {
-                Ok(document) => document,
+            let document = match self.repository.read_outcome(&key, id, self.job).await {
+                Ok(SessionOutcome::Snapshot(document)) => document,
+                // Nothing was committed, so nothing is to be looked at.
+                Ok(SessionOutcome::Fence(_)) => {
+                    self.count(&key, Ok(()))?;
+                    continue;
+                }
                 Err(error) => {
                     let reason = error.to_string();
                     self.count(&key, Err(error))?;
