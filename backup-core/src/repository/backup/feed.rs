@@ -256,7 +256,7 @@ impl Feeder {
         }
     }
 
-    async fn still_stored(&self, content: &StoredContent) -> Result<bool> {
+    async fn still_stored(&mut self, content: &StoredContent) -> Result<bool> {
         let Some(parent) = &self.parent else { return Ok(false) };
         let known = &self.shared.known;
         match content {
