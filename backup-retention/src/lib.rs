@@ -47,6 +47,7 @@ mod config;
 mod gfs;
 mod group;
 mod period;
+mod register;
 mod select;
 mod simple;
 mod span;
@@ -57,6 +58,7 @@ pub use config::{Count, GfsConfig, OverrideConfig, RetentionConfig, WeekdayName}
 pub use gfs::GrandfatherFatherSon;
 pub use group::{GroupBy, Override, PerGroup};
 pub use period::Period;
+pub use register::register;
 pub use simple::{KeepAll, KeepLast, KeepTagged, KeepWithin, Union};
 pub use span::CalendarSpan;
 pub use zone::Zone;

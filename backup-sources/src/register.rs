@@ -1,15 +1,18 @@
 //! The kinds of this crate, for configurations.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use backup_core::config::{BuildContext, ByteSize, Registry, Settings};
+use backup_core::config::{BuildContext, ByteSize, Registry, SecretRef, Settings, Span};
 use backup_core::{Error, Result, Source};
 use serde::Deserialize;
 
-use crate::FilesSource;
+use crate::{CommandSource, FilesSource};
 
-/// Adds the kind `files`.
+/// Adds the kinds `files` and `command`.
 ///
 /// ```
 /// use backup_core::config::{BuildContext, Component, Registry};
@@ -26,6 +29,7 @@ use crate::FilesSource;
 /// ```
 pub fn register(registry: &mut Registry) {
     registry.source("files", files);
+    registry.source("command", command);
 }
 
 #[derive(Deserialize)]
@@ -67,6 +71,38 @@ async fn files(settings: Settings, context: BuildContext) -> Result<Arc<dyn Sour
     let built = tokio::task::spawn_blocking(move || builder.build()).await;
     let built = built.map_err(|e| Error::internal("the task that makes a source failed").with_source(e))?;
     Ok(Arc::new(built.map_err(|error| settings.error(error))?))
+}
+
+/// What a program prints, as one entry.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Command {
+    name: String,
+    command: Vec<String>,
+    timeout: Option<Span>,
+    /// Variables with values that anyone may know.
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
+    /// Variables with values that are found elsewhere, and only the program gets to know.
+    #[serde(default)]
+    secrets: BTreeMap<String, SecretRef>,
+}
+
+async fn command(settings: Settings, context: BuildContext) -> Result<Arc<dyn Source>> {
+    let command: Command = settings.parse()?;
+    let made = CommandSource::new(command.name, command.command);
+    let mut source = made.map_err(|error| settings.error(error))?;
+    if let Some(timeout) = command.timeout {
+        source = source.timeout(timeout.duration());
+    }
+    for (name, value) in command.environment {
+        source = source.env(name, value);
+    }
+    for (name, reference) in command.secrets {
+        let secret = context.secret(&reference).await?;
+        source = source.env(name, OsStr::from_bytes(secret.expose()));
+    }
+    Ok(Arc::new(source))
 }
 
 #[cfg(test)]
