@@ -142,7 +142,6 @@ impl Index {
             .flat_map(|(_, segment)| segment.head.supersedes.iter().copied())
             .collect();
         let mut known: HashMap<[u8; 32], u32> = HashMap::new();
-        index.rows.reserve_exact(segments.iter().map(|(_, segment)| segment.rows.len()).sum());
         for (key, segment) in segments {
             let digest = keys::digest_of(&key)?;
             index.segments.insert(key);
@@ -151,8 +150,8 @@ impl Index {
                 index.add_segment(segment, committed, &mut known)?;
             }
         }
-        // In place: a table of many millions of rows has no twin beside it.
-        index.rows.sort_unstable();
+        // Runs of sorted rows: the stable sort merges them.
+        index.rows.sort();
         index.rows.dedup();
         Ok(index)
     }
@@ -187,7 +186,7 @@ impl Index {
 
     /// The same index with the packs that no segment names. Packs that cannot be read are returned beside it.
     pub(crate) async fn scan(
-        mut self,
+        &self,
         store: &Store,
         job: &JobContext,
     ) -> Result<(Self, Vec<(ObjectKey, String)>)> {
@@ -204,6 +203,16 @@ impl Index {
                 }
             }
         }
+        let mut index = Self {
+            segments: self.segments.clone(),
+            unreadable: self.unreadable.clone(),
+            scanned: true,
+            ..Self::default()
+        };
+        for pack in &self.packs {
+            index.packs.push(Pack::new(pack.record.clone(), pack.committed, pack.orphan)?);
+        }
+        index.rows.clone_from(&self.rows);
         let requests = job.resources().requests();
         let mut reads = stream::iter(unknown.into_iter().map(|(object_type, digest, meta)| async move {
             let key = meta.key.clone();
@@ -212,7 +221,7 @@ impl Index {
         .buffered(requests);
         while let Some((key, read)) = reads.next().await {
             match read {
-                Ok((record, directory)) => self.add_pack(record, &directory)?,
+                Ok((record, directory)) => index.add_pack(record, &directory)?,
                 Err(error)
                     if error.is_cancelled() || error.is_retryable() || error.kind() == ErrorKind::Io =>
                 {
@@ -222,26 +231,8 @@ impl Index {
             }
         }
         drop(reads);
-        self.rows.sort_unstable();
-        self.scanned = true;
-        Ok((self, lost))
-    }
-
-    /// A copy, for when others still read this one.
-    fn copy(&self) -> Result<Self> {
-        let packs = self.packs.iter().map(|pack| Pack::new(pack.record.clone(), pack.committed, pack.orphan));
-        Ok(Self {
-            packs: packs.collect::<Result<_>>()?,
-            rows: self.rows.clone(),
-            segments: self.segments.clone(),
-            unreadable: self.unreadable.clone(),
-            scanned: self.scanned,
-        })
-    }
-
-    /// The index itself if nobody else holds it, otherwise a copy.
-    pub(crate) fn take(index: std::sync::Arc<Self>) -> Result<Self> {
-        std::sync::Arc::try_unwrap(index).or_else(|shared| shared.copy())
+        index.rows.sort();
+        Ok((index, lost))
     }
 
     fn add_pack(&mut self, record: PackRecord, directory: &Directory) -> Result<()> {

@@ -126,6 +126,8 @@ pub enum Command {
 pub enum Create {
     /// Back up files and directories
     Files(commands::create_files::Args),
+    /// Back up what a program writes to standard output; if it fails, no snapshot is made
+    Command(commands::create_command::Args),
 }
 
 /// Kinds of repairs.

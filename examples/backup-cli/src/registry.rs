@@ -14,5 +14,6 @@ pub fn registry() -> Registry {
     let mut registry = Registry::new();
     backup_sources::register(&mut registry);
     backup_sinks::register(&mut registry);
+    backup_retention::register(&mut registry);
     registry
 }

@@ -20,7 +20,7 @@ pub struct Args {
     /// Whom to make it for, beside the passphrase and key file of the global options: passphrase:env:NAME,
     /// passphrase:file:PATH, passphrase:command:PROGRAM… or key-file:PATH; repeat for more
     #[arg(long = "recipient", value_name = "RECIPIENT")]
-    recipients: Vec<RecipientArg>,
+    recipients: Vec<String>,
     /// Sizes of the pieces that content is cut into: smallest, average, largest, like 128KiB,512KiB,2MiB; or the average, a power of two
     #[arg(long, value_name = "SIZES")]
     chunk: Option<ChunkSizes>,
@@ -61,8 +61,11 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         options.chunker = ChunkerParameters { min_bytes, avg_bytes, max_bytes };
         options.chunker.validate().map_err(Failure::input)?;
     }
+    // Read here and not by the parser of the command line, which repeats in its errors what it was given.
+    let named = args.recipients.iter().map(|text| text.parse::<RecipientArg>()).collect::<Result<Vec<_>>>();
+    let named = named.map_err(Failure::input)?;
     let mut recipients = context.recipients(&location).await?;
-    for recipient in &args.recipients {
+    for recipient in &named {
         recipients.push(recipient.resolve().await?);
     }
     match (recipients.is_empty(), args.unencrypted) {

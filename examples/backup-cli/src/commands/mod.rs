@@ -2,6 +2,7 @@
 
 pub mod cat;
 pub mod check;
+pub mod create_command;
 pub mod create_files;
 pub mod demo;
 pub mod diff;
@@ -28,6 +29,7 @@ pub async fn run(command: Command, context: &mut Context) -> Outcome {
     match command {
         Command::Init(args) => init::run(args, context).await,
         Command::Create(Create::Files(args)) => create_files::run(args, context).await,
+        Command::Create(Create::Command(args)) => create_command::run(args, context).await,
         Command::List(args) => list::run(args, context).await,
         Command::Show(args) => show::run(args, context).await,
         Command::Ls(args) => ls::run(args, context).await,

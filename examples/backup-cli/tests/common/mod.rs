@@ -75,8 +75,9 @@ impl Scratch {
 
     /// A run with `--json` that must end with `code`; the one document it prints.
     pub fn json<S: AsRef<OsStr>>(&self, code: i32, arguments: impl IntoIterator<Item = S>) -> Value {
-        let mut command = self.command(arguments);
-        command.arg("--json");
+        // First: what follows a `--` belongs to another program.
+        let mut command = self.command(["--json"]);
+        command.args(arguments);
         run(&mut command).expect(code).json()
     }
 
