@@ -222,8 +222,9 @@ pub struct Entry {
     pub attributes: Vec<Attribute>,
     /// Bytes of content, as far as known before reading it. After storing: the bytes stored.
     pub size: Option<u64>,
-    /// What the source compares to tell changed from unchanged (for files: size, times, inode). Opaque to the engine:
-    /// an entry whose stamp equals the parent snapshot's is not opened again. None: always read.
+    /// What tells changed from unchanged beside size and time of modification (for files: inode and time of change).
+    /// Opaque to the engine: an entry whose kind, size, time of modification and stamp equal those in the parent snapshot
+    /// is not opened again. None: always read.
     pub stamp: Option<Box<[u8]>>,
     /// Whether the content has holes that a restore should leave unallocated.
     pub sparse: bool,

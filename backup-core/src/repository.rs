@@ -268,7 +268,8 @@ impl Repository {
         if index.scanned {
             return Ok(self.reader(index));
         }
-        let (scanned, lost) = index.scan(self.store(), job).await?;
+        *self.inner.index.lock().await = None;
+        let (scanned, lost) = Index::take(index)?.scan(self.store(), job).await?;
         for (key, reason) in lost {
             tracing::warn!(%key, reason, "a pack cannot be read");
         }
@@ -321,7 +322,7 @@ impl Repository {
         let index = if index.unreadable.is_empty() {
             index
         } else {
-            Arc::new(index.scan(self.store(), job).await?.0)
+            Arc::new(Index::take(index)?.scan(self.store(), job).await?.0)
         };
         *held = Some(index.clone());
         Ok(index)

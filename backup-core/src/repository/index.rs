@@ -142,6 +142,7 @@ impl Index {
             .flat_map(|(_, segment)| segment.head.supersedes.iter().copied())
             .collect();
         let mut known: HashMap<[u8; 32], u32> = HashMap::new();
+        index.rows.reserve_exact(segments.iter().map(|(_, segment)| segment.rows.len()).sum());
         for (key, segment) in segments {
             let digest = keys::digest_of(&key)?;
             index.segments.insert(key);
@@ -150,8 +151,8 @@ impl Index {
                 index.add_segment(segment, committed, &mut known)?;
             }
         }
-        // Runs of sorted rows: the stable sort merges them.
-        index.rows.sort();
+        // In place: a table of many millions of rows has no twin beside it.
+        index.rows.sort_unstable();
         index.rows.dedup();
         Ok(index)
     }
@@ -186,7 +187,7 @@ impl Index {
 
     /// The same index with the packs that no segment names. Packs that cannot be read are returned beside it.
     pub(crate) async fn scan(
-        &self,
+        mut self,
         store: &Store,
         job: &JobContext,
     ) -> Result<(Self, Vec<(ObjectKey, String)>)> {
@@ -203,16 +204,6 @@ impl Index {
                 }
             }
         }
-        let mut index = Self {
-            segments: self.segments.clone(),
-            unreadable: self.unreadable.clone(),
-            scanned: true,
-            ..Self::default()
-        };
-        for pack in &self.packs {
-            index.packs.push(Pack::new(pack.record.clone(), pack.committed, pack.orphan)?);
-        }
-        index.rows.clone_from(&self.rows);
         let requests = job.resources().requests();
         let mut reads = stream::iter(unknown.into_iter().map(|(object_type, digest, meta)| async move {
             let key = meta.key.clone();
@@ -221,7 +212,7 @@ impl Index {
         .buffered(requests);
         while let Some((key, read)) = reads.next().await {
             match read {
-                Ok((record, directory)) => index.add_pack(record, &directory)?,
+                Ok((record, directory)) => self.add_pack(record, &directory)?,
                 Err(error)
                     if error.is_cancelled() || error.is_retryable() || error.kind() == ErrorKind::Io =>
                 {
@@ -231,8 +222,26 @@ impl Index {
             }
         }
         drop(reads);
-        index.rows.sort();
-        Ok((index, lost))
+        self.rows.sort_unstable();
+        self.scanned = true;
+        Ok((self, lost))
+    }
+
+    /// A copy, for when others still read this one.
+    fn copy(&self) -> Result<Self> {
+        let packs = self.packs.iter().map(|pack| Pack::new(pack.record.clone(), pack.committed, pack.orphan));
+        Ok(Self {
+            packs: packs.collect::<Result<_>>()?,
+            rows: self.rows.clone(),
+            segments: self.segments.clone(),
+            unreadable: self.unreadable.clone(),
+            scanned: self.scanned,
+        })
+    }
+
+    /// The index itself if nobody else holds it, otherwise a copy.
+    pub(crate) fn take(index: std::sync::Arc<Self>) -> Result<Self> {
+        std::sync::Arc::try_unwrap(index).or_else(|shared| shared.copy())
     }
 
     fn add_pack(&mut self, record: PackRecord, directory: &Directory) -> Result<()> {

@@ -32,7 +32,8 @@ pub(super) fn is_sparse(stat: &Stat) -> bool {
     u64::try_from(stat.st_blocks).unwrap_or_default().saturating_mul(512) < system::size(stat)
 }
 
-/// What tells this state of a file from another: inode, size and both times, in as few bytes as they need.
+/// What tells this state of a file from another beside its size and time of modification, which the engine compares
+/// itself: inode, and time of change as the distance from that of modification, in as few bytes as they need.
 ///
 /// None if a change could follow that leaves all of them as they are. Kernels stamp changes with a coarse clock, so a
 /// file that is written, seen here, and written again within one tick keeps its times, and with the same size nothing
@@ -49,11 +50,8 @@ pub(super) fn stamp(stat: &Stat, seen: Timestamp) -> Option<Box<[u8]>> {
     if recent(changed) || (recent(modified) && !set_by_hand) {
         return None;
     }
-    let mut stamp = Vec::with_capacity(40);
+    let mut stamp = Vec::with_capacity(24);
     varint(&mut stamp, stat.st_ino);
-    varint(&mut stamp, system::size(stat));
-    varint(&mut stamp, zigzag(modified.seconds()));
-    varint(&mut stamp, u64::from(modified.nanoseconds()));
     varint(&mut stamp, zigzag(changed.seconds().wrapping_sub(modified.seconds())));
     varint(
         &mut stamp,
