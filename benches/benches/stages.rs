@@ -1,14 +1,22 @@
-//! Each stage of the hot path by itself, on one thread: cut, identify, compress, seal, and back.
+//! Each stage of the hot path by itself, on one thread: cut, identify, compress, seal, pack, and back.
+
+#![allow(clippy::expect_used)]
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use backup_benches::Kind;
 use backup_core::chunker::{Chunker, ChunkerParameters};
+use backup_core::format::directory::ChunkRecord;
+use backup_core::format::object::{ObjectOpener, ObjectWriter, Scratch};
 use backup_core::limits::{FRAME_TARGET_BYTES, MIB};
 use backup_core::{
-    Encoded, FrameContext, ObjectType, Protection, RepositoryId, Transform, Unprotected, Zstd,
+    Encoded, FrameContext, JobContext, ObjectType, Protection, RepositoryId, Sink, Transform, TransformSet,
+    Unprotected, Zstd,
 };
+use backup_crypto::{Keyring, Recipient};
+use backup_sinks::MemorySink;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hmac::{Hmac, KeyInit, Mac};
@@ -92,15 +100,74 @@ fn compress(criterion: &mut Criterion) {
     }
 }
 
+/// Without encryption and with it.
+fn protections() -> [(&'static str, Arc<dyn Protection>); 2] {
+    [("unprotected", Arc::new(Unprotected::new(RepositoryId(REPOSITORY)))), ("aes-gcm", keyring())]
+}
+
+fn keyring() -> Arc<dyn Protection> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let recipient = Recipient::key_file(b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").expect("a key file");
+    let sink: Arc<dyn Sink> = Arc::new(MemorySink::new());
+    runtime.block_on(Keyring::create(&sink, &[recipient], &JobContext::new())).expect("keys can be made")
+}
+
 fn seal(criterion: &mut Criterion) {
-    for (name, back) in [("seal", false), ("unseal", true)] {
-        let mut group = group(criterion, name, FRAME_TARGET_BYTES);
-        let data = Kind::Incompressible.generate(FRAME_TARGET_BYTES, 4);
-        let unprotected = Unprotected::new(RepositoryId(REPOSITORY));
-        if let Ok(object) = unprotected.seal(ObjectType::Data, SALT) {
-            transform(&mut group, BenchmarkId::from_parameter("unprotected"), &*object.seal, &data, back);
+    let data = Kind::Incompressible.generate(FRAME_TARGET_BYTES, 4);
+    for (stage, back) in [("seal", false), ("unseal", true)] {
+        let mut group = group(criterion, stage, FRAME_TARGET_BYTES);
+        for (name, protection) in protections() {
+            let object = protection.seal(ObjectType::Data, SALT).expect("a fresh salt");
+            transform(&mut group, BenchmarkId::from_parameter(name), &*object.seal, &data, back);
         }
     }
+}
+
+/// A pack from its header to the hash of its bytes, and from its directory to its plaintext.
+fn pack(criterion: &mut Criterion) {
+    const FRAMES: usize = 8;
+    let chain: [Arc<dyn Transform>; 1] = [Arc::new(Zstd::default())];
+    for (name, protection) in protections() {
+        for kind in Kind::ALL {
+            let plain = kind.generate(FRAMES * FRAME_TARGET_BYTES, 5);
+            let seal = || {
+                let writer = ObjectWriter::new(&*protection, ObjectType::Data, &chain, SALT, Vec::new());
+                let mut writer = writer.expect("a fresh salt");
+                for frame in plain.chunks(FRAME_TARGET_BYTES) {
+                    let id = protection.chunk_id(frame).short();
+                    let chunk = ChunkRecord { id, len: frame.len() as u32 };
+                    writer.push_frame(frame, &[chunk]).expect("there is room");
+                }
+                writer.finish().expect("a pack").bytes
+            };
+            let mut packing = group(criterion, "pack", plain.len());
+            packing.bench_function(BenchmarkId::new(name, kind), |bencher| bencher.iter(seal));
+            packing.finish();
+
+            let pack = seal();
+            let mut unpacking = group(criterion, "unpack", plain.len());
+            unpacking.bench_function(BenchmarkId::new(name, kind), |bencher| {
+                let mut scratch = Scratch::default();
+                bencher.iter(|| unpack(&*protection, &pack, &mut scratch));
+            });
+        }
+    }
+}
+
+fn unpack(protection: &dyn Protection, pack: &[u8], scratch: &mut Scratch) -> usize {
+    let opener =
+        ObjectOpener::new(protection, &TransformSet::builtin(), ObjectType::Data, pack).expect("a header");
+    let directory = opener.open_directory(pack, pack.len() as u64).expect("a directory");
+    let mut start = opener.header_len();
+    let mut plain = Vec::new();
+    for (ordinal, record) in directory.frames.iter().enumerate() {
+        plain.clear();
+        let end = start + record.stored_len as usize;
+        opener.open_frame(ordinal as u32, record, &pack[start..end], scratch, &mut plain).expect("a frame");
+        assert_eq!(protection.chunk_id(&plain).short(), directory.chunks[ordinal].id);
+        start = end;
+    }
+    directory.frames.len()
 }
 
 /// Measures one direction of a transform over `data`. What it does not apply to has no way back.
@@ -132,5 +199,5 @@ fn transform(
     }
 }
 
-criterion_group!(stages, cut, identify, compress, seal);
+criterion_group!(stages, cut, identify, compress, seal, pack);
 criterion_main!(stages);

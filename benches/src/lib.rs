@@ -1,4 +1,4 @@
-//! Data for the benches, which stand in `benches/`: `stages` for each step of the hot path.
+//! Data for the benches, which stand in `benches/`: `stages` for each step of the hot path, `whole` for backup and restore.
 //!
 //! ```text
 //! cargo bench -p backup-benches                    # everything
@@ -6,5 +6,7 @@
 //! ```
 
 pub mod data;
+mod nowhere;
 
 pub use data::Kind;
+pub use nowhere::Nowhere;
