@@ -1,6 +1,7 @@
 //! The engine: one deduplicating, compressing, encrypting repository on a sink.
 //!
-//! Read [`backup`] and [`restore`] first; the rest serves them.
+//! [`Repository`] is the handle; [`Repository::backup`] makes a snapshot, [`Repository::restore`] writes one to a target,
+//! [`Snapshot`] reads one. In the sources, read `backup.rs` and `restore.rs` first; the rest serves them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,20 @@
 //! Sources and targets: where backups read from and restores write to.
 //!
+//! ```
+//! use backup_core::{JobContext, Source};
+//! use backup_sources::FilesSource;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> backup_core::Result<()> {
+//! let source = FilesSource::builder().path("/etc/hosts").build()?;
+//! let mut run = source.begin(&JobContext::new()).await?;
+//! let entries = run.next(10).await?;
+//! assert!(!entries.is_empty());
+//! run.finish().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! | Source | yields |
 //! |---|---|
 //! | [`FilesSource`] | files, directories and everything else that a file system holds |
