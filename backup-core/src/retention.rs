@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{SnapshotId, Timestamp};
+use crate::report::Outcome;
+use crate::{SnapshotId, SnapshotInfo, Timestamp};
 
 /// What a policy knows of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,22 @@ pub struct SnapshotFacts {
     pub tags: BTreeMap<String, String>,
     /// Whether everything was read.
     pub complete: bool,
+}
+
+impl From<&SnapshotInfo> for SnapshotFacts {
+    /// What a listing says of a snapshot; where the store has no clock, the writer's time has to do.
+    fn from(info: &SnapshotInfo) -> Self {
+        Self {
+            id: info.id,
+            time: info.stored.unwrap_or(info.time),
+            source: info.source.clone(),
+            host: info.host.clone(),
+            label: info.label.clone(),
+            tenant: info.tenant.clone(),
+            tags: info.tags.clone(),
+            complete: info.outcome == Outcome::Complete,
+        }
+    }
 }
 
 /// A policy's verdict on one snapshot.

@@ -117,6 +117,24 @@ impl GetRange {
             ))),
         }
     }
+
+    /// The bytes meant, out of the whole object: all that a sink needs that has its objects in memory.
+    ///
+    /// ```
+    /// use backup_core::GetRange;
+    ///
+    /// let whole = bytes::Bytes::from("content");
+    /// assert_eq!(GetRange::Suffix(4).cut(&whole)?.bytes, "tent");
+    /// assert!(GetRange::Bounded(4..8).cut(&whole).is_err());
+    /// # Ok::<(), backup_core::Error>(())
+    /// ```
+    pub fn cut(&self, whole: &Bytes) -> Result<Fetched> {
+        let object_len = u64::try_from(whole.len()).unwrap_or(u64::MAX);
+        let range = self.resolve(object_len)?;
+        let start = usize::try_from(range.start).unwrap_or(usize::MAX).min(whole.len());
+        let end = usize::try_from(range.end).unwrap_or(usize::MAX).clamp(start, whole.len());
+        Ok(Fetched { bytes: whole.slice(start..end), object_len })
+    }
 }
 
 /// What was read.

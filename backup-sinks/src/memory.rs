@@ -96,11 +96,7 @@ impl Sink for MemorySink {
         let whole = self.lock().get(key.as_str()).map(|stored| stored.bytes.clone());
         let whole = whole
             .ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such object").with_object(key))?;
-        let object_len = length(&whole);
-        let range = range.resolve(object_len).map_err(|error| error.with_object(key))?;
-        let start = usize::try_from(range.start).unwrap_or(usize::MAX).min(whole.len());
-        let end = usize::try_from(range.end).unwrap_or(usize::MAX).clamp(start, whole.len());
-        Ok(Fetched { bytes: whole.slice(start..end), object_len })
+        range.cut(&whole).map_err(|error| error.with_object(key))
     }
 
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectMeta>> {
