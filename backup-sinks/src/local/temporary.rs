@@ -50,6 +50,9 @@ impl Temporary {
             }
         }
         let last = last.unwrap_or_else(|| io::ErrorKind::Interrupted.into());
+        if rustix::fs::fstat(tree.root().file()).is_ok_and(|root| root.st_nlink == 0) {
+            return Err(Error::io("the store's directory was deleted while it was in use", last));
+        }
         Err(Error::io("temporary files keep vanishing; is something else cleaning `.tmp`?", last)
             .with_kind(ErrorKind::Transient))
     }
