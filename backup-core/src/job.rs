@@ -1,5 +1,6 @@
 //! What every job is given: cancellation, shared resources, an observer, a clock, randomness.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub use tokio_util::sync::CancellationToken;
@@ -90,9 +91,12 @@ impl JobContext {
         &self.observer
     }
 
-    /// Tells the observer.
+    /// Tells the observer. One that panics loses the event; the job goes on.
     pub fn emit(&self, event: &Event) {
-        self.observer.on_event(event);
+        let told = catch_unwind(AssertUnwindSafe(|| self.observer.on_event(event)));
+        if told.is_err() {
+            tracing::error!("the observer of a job panicked; the job goes on");
+        }
     }
 
     /// The time by the job's clock.

@@ -26,6 +26,7 @@ mod diff;
 mod entries;
 mod file;
 mod frames;
+mod guard;
 mod index;
 mod keys;
 mod known;
@@ -59,6 +60,9 @@ use store::{PutCounters, Store};
 pub struct CreateOptions {
     /// How content is cut.
     pub chunker: ChunkerParameters,
+    /// The transforms that the handle returned can undo and so may write: the built-in ones and a user's own. Not part
+    /// of the repository: whoever opens it gives them again.
+    pub transforms: TransformSet,
 }
 
 /// What the object `config` says in clear.
@@ -112,6 +116,7 @@ impl Repository {
         options: CreateOptions,
         job: &JobContext,
     ) -> Result<Self> {
+        guard::run(job, async move {
         options.chunker.validate()?;
         let parameters = RepositoryParameters {
             repository: protection.repository(),
@@ -119,7 +124,7 @@ impl Repository {
             required_features: Vec::new(),
             chunker: options.chunker,
         };
-        let store = Store { sink, protection, transforms: TransformSet::builtin() };
+        let store = Store { sink, protection, transforms: options.transforms };
         let key = keys::config()?;
         let bytes = document::seal(&*store.protection, ObjectType::Config, Store::salt(job)?, &parameters)?;
         match store.sink.put(&key, bytes.clone()).await.map_err(|e| e.with_object(&key))? {
@@ -138,6 +143,7 @@ impl Repository {
             return Err(Error::new(ErrorKind::Unsupported, message).with_object(&key));
         }
         Ok(Self::with(store, parameters))
+    }).await
     }
 
     /// Opens a repository. `transforms` are those that its packs may need.
@@ -147,21 +153,26 @@ impl Repository {
         transforms: TransformSet,
         job: &JobContext,
     ) -> Result<Self> {
-        let store = Store { sink, protection, transforms };
-        let key = keys::config()?;
-        let parameters: RepositoryParameters = store
-            .get_document(&key, ObjectType::Config, limits::CONTROL_BYTES_MAX, job)
-            .await
-            .map_err(|error| no_repository(error).with_object(&key))?;
-        if parameters.repository != store.protection.repository() {
-            return Err(Error::corruption("the parameters are those of another repository").with_object(&key));
-        }
-        if let Some(feature) = parameters.required_features.first() {
-            let message = format!("the repository needs the feature `{feature}`, which this build lacks");
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
-        parameters.chunker.validate().map_err(|e| Error::corruption(e.message()).with_object(&key))?;
-        Ok(Self::with(store, parameters))
+        guard::run(job, async move {
+            let store = Store { sink, protection, transforms };
+            let key = keys::config()?;
+            let parameters: RepositoryParameters = store
+                .get_document(&key, ObjectType::Config, limits::CONTROL_BYTES_MAX, job)
+                .await
+                .map_err(|error| no_repository(error).with_object(&key))?;
+            if parameters.repository != store.protection.repository() {
+                return Err(
+                    Error::corruption("the parameters are those of another repository").with_object(&key)
+                );
+            }
+            if let Some(feature) = parameters.required_features.first() {
+                let message = format!("the repository needs the feature `{feature}`, which this build lacks");
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
+            parameters.chunker.validate().map_err(|e| Error::corruption(e.message()).with_object(&key))?;
+            Ok(Self::with(store, parameters))
+        })
+        .await
     }
 
     fn with(store: Store, parameters: RepositoryParameters) -> Self {
@@ -199,11 +210,14 @@ impl Repository {
 
     /// All snapshots, the oldest first. One that cannot be read is an error that names its object.
     pub async fn snapshots(&self, job: &JobContext) -> Result<Vec<SnapshotInfo>> {
-        let (snapshots, failures) = self.load_snapshots(job).await?;
-        match failures.into_iter().next() {
-            None => Ok(snapshots),
-            Some((_, error)) => Err(error),
-        }
+        guard::run(job, async move {
+            let (snapshots, failures) = self.load_snapshots(job).await?;
+            match failures.into_iter().next() {
+                None => Ok(snapshots),
+                Some((_, error)) => Err(error),
+            }
+        })
+        .await
     }
 
     /// The snapshots that can be read, the oldest first, and the objects that cannot, with the reason.
@@ -211,42 +225,67 @@ impl Repository {
         &self,
         job: &JobContext,
     ) -> Result<(Vec<SnapshotInfo>, Vec<(ObjectKey, Error)>)> {
-        self.load_snapshots(job).await
+        guard::run(job, async move { self.load_snapshots(job).await }).await
     }
 
     /// Opens a snapshot for reading.
     pub async fn snapshot(&self, id: SnapshotId, job: &JobContext) -> Result<Snapshot> {
-        let document = self.snapshot_document(id, job).await?;
-        Ok(Snapshot::new(self.clone(), document))
+        guard::run(job, async move {
+            let document = self.snapshot_document(id, job).await?;
+            Ok(Snapshot::new(self.clone(), document))
+        })
+        .await
     }
 
     /// Stores a set. Its snapshots must be stored already.
     pub async fn create_set(&self, set: &SnapshotSet, job: &JobContext) -> Result<()> {
-        for component in &set.components {
-            if let Some(id) = component.snapshot {
-                self.snapshot_document(id, job).await?;
+        guard::run(job, async move {
+            for component in &set.components {
+                if let Some(id) = component.snapshot {
+                    self.snapshot_document(id, job).await?;
+                }
             }
-        }
-        self.store()
-            .put_document(&keys::set(set.id)?, ObjectType::Set, set, &PutCounters::default(), job)
-            .await
+            self.store()
+                .put_document(&keys::set(set.id)?, ObjectType::Set, set, &PutCounters::default(), job)
+                .await
+        })
+        .await
     }
 
     /// All sets, the oldest first.
     pub async fn sets(&self, job: &JobContext) -> Result<Vec<SnapshotSet>> {
-        let mut sets = Vec::new();
-        for meta in self.store().sink.list_all(keys::SETS).await? {
-            let set: SnapshotSet = self
-                .store()
-                .get_document(&meta.key, ObjectType::Set, limits::SNAPSHOT_BYTES_MAX, job)
-                .await?;
-            if keys::id_of(&meta.key)? != set.id {
-                return Err(Error::corruption("holds another set than its name says").with_object(&meta.key));
+        guard::run(job, async move {
+            let mut sets = Vec::new();
+            for meta in self.store().sink.list_all(keys::SETS).await? {
+                let set: SnapshotSet = self
+                    .store()
+                    .get_document(&meta.key, ObjectType::Set, limits::SNAPSHOT_BYTES_MAX, job)
+                    .await?;
+                if keys::id_of(&meta.key)? != set.id {
+                    return Err(
+                        Error::corruption("holds another set than its name says").with_object(&meta.key)
+                    );
+                }
+                sets.push(set);
             }
-            sets.push(set);
+            sets.sort_by_key(|set| (set.time, set.id));
+            Ok(sets)
+        })
+        .await
+    }
+
+    // A snapshot reads from the repository that it came from, whichever handle it is given to.
+    pub(crate) fn check_own(&self, snapshot: &Snapshot) -> Result<()> {
+        if snapshot.repository().id() == self.id() {
+            return Ok(());
         }
-        sets.sort_by_key(|set| (set.time, set.id));
-        Ok(sets)
+        let message = format!(
+            "the snapshot {} is of the repository {}, not of {}",
+            snapshot.info().id,
+            snapshot.repository().id(),
+            self.id()
+        );
+        Err(Error::invalid_input(message))
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
-use super::Repository;
 use super::known::KnownChunks;
 use super::store::PutCounters;
+use super::{Repository, guard};
 use crate::format::document::{SessionDocument, SnapshotDocument};
 use crate::limits;
 use crate::observer::Event;
@@ -74,6 +74,21 @@ pub struct BackupOptions {
     pub dry_run: bool,
 }
 
+impl BackupOptions {
+    /// The options under which a stored snapshot is copied into another repository, so that the copy says what the
+    /// original says of its host, label, tenant, description and tags.
+    pub fn copy_of(original: &SnapshotInfo) -> Self {
+        Self {
+            host: original.host.clone(),
+            label: original.label.clone(),
+            tenant: original.tenant.clone(),
+            description: original.description.clone(),
+            tags: original.tags.clone(),
+            ..Self::default()
+        }
+    }
+}
+
 impl Repository {
     /// Backs up `source` as one snapshot.
     ///
@@ -88,9 +103,12 @@ impl Repository {
         options: &BackupOptions,
         job: &JobContext,
     ) -> Result<BackupReport> {
-        let info = source.info();
-        let span = tracing::info_span!("backup", repository = %self.id(), source = %info.kind);
-        self.backup_source(source, info, options, job).instrument(span).await
+        let backup = async {
+            let info = source.info();
+            let span = tracing::info_span!("backup", repository = %self.id(), source = %info.kind);
+            self.backup_source(source, info, options, job).instrument(span).await
+        };
+        guard::run(job, backup).await
     }
 
     async fn backup_source(
@@ -260,42 +278,20 @@ async fn run_pipeline(
     let trees = threads.spawn_with_result("backup-pages", move || assembler.run())?;
 
     let feeder = Feeder::new(shared.clone(), window, workers, work_send, done_send, info.order, parent);
-    let both = async {
-        let feeding = async {
-            let fed = feeder.run(run).await;
-            if fed.is_err() {
-                threads.stop();
-            }
-            fed
-        };
-        let uploading = async {
-            let uploaded = upload::upload(shared, session, packs).await;
-            if uploaded.is_err() {
-                threads.stop();
-            }
-            uploaded
-        };
-        tokio::join!(feeding, uploading)
-    };
+    // Whichever fails first ends the other, too: it may be waiting for a source or a store that never answers.
+    let both = async { tokio::try_join!(feeder.run(run), upload::upload(shared, session, packs)) };
     let ticking = async {
         loop {
             tokio::time::sleep(Duration::from_millis(100)).await;
             shared.emit_progress();
         }
     };
-    let (fed, uploaded) = tokio::select! {
-        both = both => both,
+    let (finished, segment) = tokio::select! {
+        both = both => both.map_err(|error| shared.cause_of(error))?,
         () = ticking => return Err(Error::internal("the ticker ended")),
-        () = shared.job.cancellation().cancelled() => return Err(Error::cancelled()),
     };
     let trees = trees.await.unwrap_or_else(|_| Err(Error::cancelled()));
-    // Of several failures the cause is the one that is no mere cancellation.
-    match (fed, trees, uploaded, threads.finish().await) {
-        (Ok(finished), Ok(trees), Ok(segment), Ok(())) => Ok((finished, trees, segment)),
-        (fed, trees, uploaded, ended) => {
-            let errors = [fed.err(), uploaded.err(), trees.err(), ended.err()].into_iter().flatten();
-            let first = errors.min_by_key(Error::is_cancelled).unwrap_or_else(Error::cancelled);
-            Err(if first.is_cancelled() { shared.failure_or(first) } else { first })
-        }
-    }
+    let trees = trees.map_err(|error| shared.cause_of(error))?;
+    threads.finish().await.map_err(|error| shared.cause_of(error))?;
+    Ok((finished, trees, segment))
 }

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::Repository;
 use super::entries::EntryStream;
 use super::snapshot::Snapshot;
+use super::{Repository, guard};
 use crate::format::entries::StoredEntry;
 use crate::{Entry, EntryName, JobContext, Result};
 
@@ -45,14 +45,20 @@ pub struct DiffStream {
 impl Repository {
     /// The differences that lead from `a` to `b`.
     pub async fn diff(&self, a: &Snapshot, b: &Snapshot, job: &JobContext) -> Result<DiffStream> {
-        let (reader_a, reader_b) = (a.reader(job).await?, b.reader(job).await?);
-        let part = |root_a, root_b| {
-            let before = EntryStream::new(reader_a.clone(), root_a, None, job.clone());
-            (before, EntryStream::new(reader_b.clone(), root_b, None, job.clone()))
-        };
-        // Worked off from the back.
-        let parts = vec![part(a.trailing_root(), b.trailing_root()), part(a.sorted_root(), b.sorted_root())];
-        Ok(DiffStream { parts, heads: (None, None) })
+        guard::run(job, async move {
+            self.check_own(a)?;
+            self.check_own(b)?;
+            let (reader_a, reader_b) = (a.reader(job).await?, b.reader(job).await?);
+            let part = |root_a, root_b| {
+                let before = EntryStream::new(reader_a.clone(), root_a, None, job.clone());
+                (before, EntryStream::new(reader_b.clone(), root_b, None, job.clone()))
+            };
+            // Worked off from the back.
+            let parts =
+                vec![part(a.trailing_root(), b.trailing_root()), part(a.sorted_root(), b.sorted_root())];
+            Ok(DiffStream { parts, heads: (None, None) })
+        })
+        .await
     }
 }
 

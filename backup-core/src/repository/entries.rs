@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::guard;
 use super::reader::Reader;
 use crate::format::entries::StoredEntry;
 use crate::format::page::{EntryBranchRow, PageRef, TreeRoot};
@@ -70,7 +71,7 @@ impl EntryStream {
             self.stack.push((root.page, root.levels));
             return Ok(true);
         };
-        let bytes = match self.reader.page(&page, &self.job).await {
+        let bytes = match guard::run(&self.job, self.reader.page(&page, &self.job)).await {
             Ok(bytes) => bytes,
             Err(error) => {
                 // What may pass is tried again by the next call; damage is left behind.

@@ -9,6 +9,7 @@ use futures_core::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 
 use super::content::ChunkStream;
+use super::guard;
 use super::reader::Reader;
 use crate::format::chunks::StoredContent;
 use crate::{Error, JobContext, Result};
@@ -52,7 +53,8 @@ impl StoredFile {
     fn fetch(&self) -> BoxFuture<'static, Result<Bytes>> {
         let (reader, job, content, position) =
             (self.reader.clone(), self.job.clone(), self.content.clone(), self.position);
-        Box::pin(async move {
+        let guarding = job.clone();
+        let fetch = async move {
             if let StoredContent::Inline(bytes) = &content {
                 let start = usize::try_from(position).unwrap_or(usize::MAX);
                 return Ok(Bytes::copy_from_slice(bytes.get(start..).unwrap_or_default()));
@@ -67,7 +69,8 @@ impl StoredFile {
             let skip = usize::try_from(position.saturating_sub(start)).unwrap_or(usize::MAX);
             bytes.advance(skip.min(bytes.len()));
             Ok(bytes)
-        })
+        };
+        Box::pin(async move { guard::run(&guarding, fetch).await })
     }
 }
 

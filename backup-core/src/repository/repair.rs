@@ -3,7 +3,7 @@
 use super::index::rows_of;
 use super::segment::{SegmentBuilder, seal_segment};
 use super::store::PutCounters;
-use super::{Repository, index, keys};
+use super::{Repository, guard, index, keys};
 use crate::format::document::SessionDocument;
 use crate::limits;
 use crate::report::{DamagedObject, RepairReport};
@@ -15,61 +15,66 @@ impl Repository {
     ///
     /// With `dry_run` it only says what it would do. Cancellation: what was indexed by then stays; run it again.
     pub async fn repair_index(&self, dry_run: bool, job: &JobContext) -> Result<RepairReport> {
-        let store = self.store();
-        let put = PutCounters::default();
-        let session = SnapshotId::random(&**job.random())?;
-        let document =
-            SessionDocument { session, opened: job.now(), host: String::new(), purpose: "repair".into() };
-        if !dry_run {
-            store.put_document(&keys::session(session)?, ObjectType::Session, &document, &put, job).await?;
-        }
-        let mut report = RepairReport::default();
-        let committed = self.committed_sessions(job).await?;
-        let index = index::Index::load(store, &committed, job).await?;
-        let known: std::collections::HashSet<[u8; 32]> =
-            index.packs.iter().map(|pack| pack.record.digest).collect();
-        let mut segment = SegmentBuilder::default();
-        for (prefix, object_type) in [(keys::META, ObjectType::Meta), (keys::DATA, ObjectType::Data)] {
-            for meta in store.sink.list_all(prefix).await? {
-                job.check()?;
-                let key = meta.key.clone();
-                let read = match keys::digest_of(&key) {
-                    Ok(digest) if known.contains(&digest) => continue,
-                    Ok(digest) => index::read_directory(store, object_type, digest, meta, job).await,
-                    Err(error) => Err(error),
-                };
-                match read {
-                    Ok((record, directory)) => {
-                        report.rebuilt = report.rebuilt.saturating_add(1);
-                        let rows = rows_of(0, record.header.len() as u64, &directory);
-                        segment.push(record, rows);
+        guard::run(job, async move {
+            let store = self.store();
+            let put = PutCounters::default();
+            let session = SnapshotId::random(&**job.random())?;
+            let document =
+                SessionDocument { session, opened: job.now(), host: String::new(), purpose: "repair".into() };
+            if !dry_run {
+                store
+                    .put_document(&keys::session(session)?, ObjectType::Session, &document, &put, job)
+                    .await?;
+            }
+            let mut report = RepairReport::default();
+            let committed = self.committed_sessions(job).await?;
+            let index = index::Index::load(store, &committed, job).await?;
+            let known: std::collections::HashSet<[u8; 32]> =
+                index.packs.iter().map(|pack| pack.record.digest).collect();
+            let mut segment = SegmentBuilder::default();
+            for (prefix, object_type) in [(keys::META, ObjectType::Meta), (keys::DATA, ObjectType::Data)] {
+                for meta in store.sink.list_all(prefix).await? {
+                    job.check()?;
+                    let key = meta.key.clone();
+                    let read = match keys::digest_of(&key) {
+                        Ok(digest) if known.contains(&digest) => continue,
+                        Ok(digest) => index::read_directory(store, object_type, digest, meta, job).await,
+                        Err(error) => Err(error),
+                    };
+                    match read {
+                        Ok((record, directory)) => {
+                            report.rebuilt = report.rebuilt.saturating_add(1);
+                            let rows = rows_of(0, record.header.len() as u64, &directory);
+                            segment.push(record, rows);
+                        }
+                        Err(error) if error.is_corruption() || error.kind() == ErrorKind::Unsupported => {
+                            report.lost.push(DamagedObject {
+                                object: key.to_string(),
+                                reason: error.message().to_owned(),
+                            });
+                        }
+                        Err(error) => return Err(error),
                     }
-                    Err(error) if error.is_corruption() || error.kind() == ErrorKind::Unsupported => {
-                        report.lost.push(DamagedObject {
-                            object: key.to_string(),
-                            reason: error.message().to_owned(),
-                        });
+                    if segment.rows() >= limits::SEGMENT_ROWS_TARGET && !dry_run {
+                        self.put_repaired(session, std::mem::take(&mut segment), &put, job).await?;
                     }
-                    Err(error) => return Err(error),
-                }
-                if segment.rows() >= limits::SEGMENT_ROWS_TARGET && !dry_run {
-                    self.put_repaired(session, std::mem::take(&mut segment), &put, job).await?;
                 }
             }
-        }
-        if dry_run {
-            return Ok(report);
-        }
-        if !segment.is_empty() {
-            self.put_repaired(session, segment, &put, job).await?;
-        }
-        // The session's outcome: from here on its segments count.
-        let decision = keys::decision(session)?;
-        store.put_document(&decision, ObjectType::Session, &document, &put, job).await?;
-        for (key, _) in &index.unreadable {
-            store.sink.delete(key).await.map_err(|e| e.with_object(key))?;
-        }
-        Ok(report)
+            if dry_run {
+                return Ok(report);
+            }
+            if !segment.is_empty() {
+                self.put_repaired(session, segment, &put, job).await?;
+            }
+            // The session's outcome: from here on its segments count.
+            let decision = keys::decision(session)?;
+            store.put_document(&decision, ObjectType::Session, &document, &put, job).await?;
+            for (key, _) in &index.unreadable {
+                store.sink.delete(key).await.map_err(|e| e.with_object(key))?;
+            }
+            Ok(report)
+        })
+        .await
     }
 
     async fn put_repaired(

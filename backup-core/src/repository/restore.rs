@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
-use super::Repository;
 use super::snapshot::Snapshot;
+use super::{Repository, guard};
 use crate::entry::Skipped;
 use crate::observer::Event;
 use crate::report::RestoreReport;
@@ -82,8 +82,13 @@ impl Repository {
         options: &RestoreOptions,
         job: &JobContext,
     ) -> Result<RestoreReport> {
-        let span = tracing::info_span!("restore", repository = %self.id(), snapshot = %snapshot.info().id);
-        restore(snapshot, target, options, job).instrument(span).await
+        guard::run(job, async move {
+            self.check_own(snapshot)?;
+            let span =
+                tracing::info_span!("restore", repository = %self.id(), snapshot = %snapshot.info().id);
+            restore(snapshot, target, options, job).instrument(span).await
+        })
+        .await
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::Repository;
 use super::entries::{EntryStream, find_entry};
 use super::file::StoredFile;
 use super::frames::missing;
 use super::reader::Reader;
 use super::source::SnapshotSource;
+use super::{Repository, guard};
 use crate::format::document::SnapshotDocument;
 use crate::format::entries::StoredEntry;
 use crate::format::page::TreeRoot;
@@ -37,24 +37,33 @@ impl Snapshot {
 
     /// The entries at and below a name, or all of them, in order.
     pub async fn entries(&self, below: Option<&EntryName>, job: &JobContext) -> Result<EntryStream> {
-        let reader = self.reader(job).await?;
-        Ok(EntryStream::new(reader, self.roots(), below.cloned(), job.clone()))
+        guard::run(job, async move {
+            let reader = self.reader(job).await?;
+            Ok(EntryStream::new(reader, self.roots(), below.cloned(), job.clone()))
+        })
+        .await
     }
 
     /// The entry of a name.
     pub async fn entry(&self, name: &EntryName, job: &JobContext) -> Result<Option<StoredEntry>> {
-        let reader = self.reader(job).await?;
-        for root in self.roots() {
-            if let Some(found) = find_entry(&reader, &root, name, job).await? {
-                return Ok(Some(found));
+        guard::run(job, async move {
+            let reader = self.reader(job).await?;
+            for root in self.roots() {
+                if let Some(found) = find_entry(&reader, &root, name, job).await? {
+                    return Ok(Some(found));
+                }
             }
-        }
-        Ok(None)
+            Ok(None)
+        })
+        .await
     }
 
     /// Opens the content of an entry of this snapshot.
     pub async fn open(&self, stored: &StoredEntry, job: &JobContext) -> Result<StoredFile> {
-        Ok(StoredFile::new(self.reader(job).await?, stored.content.clone(), job.clone()))
+        guard::run(job, async move {
+            Ok(StoredFile::new(self.reader(job).await?, stored.content.clone(), job.clone()))
+        })
+        .await
     }
 
     /// This snapshot as a source, to back it up into another repository.

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::index::{Index, Pack};
 use super::reader::Reader;
 use super::store::Store;
-use super::{Repository, keys};
+use super::{Repository, guard, keys};
 use crate::format::document::{SessionDocument, SnapshotSet};
 use crate::format::object::Scratch;
 use crate::format::segment::IndexRow;
@@ -63,34 +63,37 @@ pub async fn verify_keyless(
     options: &VerifyOptions,
     job: &JobContext,
 ) -> Result<VerifyReport> {
-    options.check()?;
-    let started = Instant::now();
-    let mut report = VerifyReport::default();
-    let mut dice = Dice::new(options, job)?;
-    for prefix in [keys::META, keys::DATA, keys::INDEX] {
-        let listed = sink.list_all(prefix).await?;
-        let chosen: Vec<_> = listed.into_iter().filter(|_| dice.roll()).collect();
-        let mut reads = stream::iter(chosen.into_iter().map(|meta| async move {
-            let read = sink.get_whole(&meta.key, limits::OBJECT_BYTES_MAX).await;
-            (meta.key, read)
-        }))
-        .buffer_unordered(READS_MAX);
-        while let Some((key, read)) = reads.next().await {
-            job.check()?;
-            let checked = match read {
-                Ok(bytes) => {
-                    report.checked.bytes = report.checked.bytes.saturating_add(bytes.len() as u64);
-                    let name = key.clone();
-                    blocking(move || Ok(check_digest(&name, &bytes))).await?
-                }
-                Err(error) => Err(error),
-            };
-            report.checked.objects = report.checked.objects.saturating_add(1);
-            note(&mut report, &key, checked, job)?;
+    guard::run(job, async move {
+        options.check()?;
+        let started = Instant::now();
+        let mut report = VerifyReport::default();
+        let mut dice = Dice::new(options, job)?;
+        for prefix in [keys::META, keys::DATA, keys::INDEX] {
+            let listed = sink.list_all(prefix).await?;
+            let chosen: Vec<_> = listed.into_iter().filter(|_| dice.roll()).collect();
+            let mut reads = stream::iter(chosen.into_iter().map(|meta| async move {
+                let read = sink.get_whole(&meta.key, limits::OBJECT_BYTES_MAX).await;
+                (meta.key, read)
+            }))
+            .buffer_unordered(READS_MAX);
+            while let Some((key, read)) = reads.next().await {
+                job.check()?;
+                let checked = match read {
+                    Ok(bytes) => {
+                        report.checked.bytes = report.checked.bytes.saturating_add(bytes.len() as u64);
+                        let name = key.clone();
+                        blocking(move || Ok(check_digest(&name, &bytes))).await?
+                    }
+                    Err(error) => Err(error),
+                };
+                report.checked.objects = report.checked.objects.saturating_add(1);
+                note(&mut report, &key, checked, job)?;
+            }
         }
-    }
-    report.duration_seconds = started.elapsed().as_secs_f64();
-    Ok(report)
+        report.duration_seconds = started.elapsed().as_secs_f64();
+        Ok(report)
+    })
+    .await
 }
 
 /// Whole objects held at once.
@@ -99,25 +102,30 @@ const READS_MAX: usize = 2;
 impl Repository {
     /// Verifies the repository. Damage is what the report is for: only what keeps from looking is an error.
     pub async fn verify(&self, options: &VerifyOptions, job: &JobContext) -> Result<VerifyReport> {
-        options.check()?;
-        let started = Instant::now();
-        job.emit(&Event::Phase { name: "verify" });
-        let mut verification = Verification {
-            repository: self,
-            options: *options,
-            job,
-            report: VerifyReport::default(),
-            bad_frames: HashSet::new(),
-            bad_packs: HashMap::new(),
-        };
-        verification.check_documents().await?;
-        let (reader, orphans_needed) = verification.check_packs().await?;
-        verification.check_snapshots(&reader, &orphans_needed).await?;
-        let mut report = verification.report;
-        report.damaged_objects.sort_by(|a, b| a.object.cmp(&b.object));
-        report.damaged_objects.dedup();
-        report.duration_seconds = started.elapsed().as_secs_f64();
-        Ok(report)
+        guard::run(job, async move {
+            options.check()?;
+            let started = Instant::now();
+            job.emit(&Event::Phase { name: "verify" });
+            let mut verification = Verification {
+                repository: self,
+                options: *options,
+                job,
+                report: VerifyReport::default(),
+                bad_frames: HashSet::new(),
+                bad_packs: HashMap::new(),
+            };
+            verification.check_documents().await?;
+            // Listed before the index: what is committed later may need packs that were not there yet.
+            let snapshots: Vec<_> = self.list_snapshot_ids(job).await?.into_keys().collect();
+            let (reader, orphans_needed) = verification.check_packs().await?;
+            verification.check_snapshots(snapshots, &reader, &orphans_needed).await?;
+            let mut report = verification.report;
+            report.damaged_objects.sort_by(|a, b| a.object.cmp(&b.object));
+            report.damaged_objects.dedup();
+            report.duration_seconds = started.elapsed().as_secs_f64();
+            Ok(report)
+        })
+        .await
     }
 }
 
@@ -187,9 +195,11 @@ impl Verification<'_> {
             });
             self.count(&meta.key, checked)?;
         }
+        // The sets first: what they name was there before them.
+        let sets = store.sink.list_all(keys::SETS).await?;
         let snapshots: HashSet<SnapshotId> =
             self.repository.list_snapshot_ids(job).await?.into_keys().collect();
-        for meta in store.sink.list_all(keys::SETS).await? {
+        for meta in sets {
             let read = store
                 .get_document::<SnapshotSet>(&meta.key, ObjectType::Set, limits::SNAPSHOT_BYTES_MAX, job)
                 .await;

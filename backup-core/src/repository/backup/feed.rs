@@ -1,9 +1,11 @@
 //! Walks the source beside the parent snapshot and decides for each entry: unchanged, or to be read.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
@@ -17,6 +19,7 @@ use crate::format::page::TreeRoot;
 use crate::limits;
 use crate::repository::content::ChunkStream;
 use crate::repository::entries::{EntryStream, find_entry};
+use crate::repository::guard;
 use crate::repository::reader::Reader;
 use crate::source::{ContentReader, SourceRun};
 use crate::{Content, Entry, EntryOrder, Error, Finished, Item, Result};
@@ -151,7 +154,13 @@ impl Feeder {
         match content.reader {
             ContentReader::Async(reader) => {
                 let (send, buffers) = async_channel::bounded(PUMP_BUFFERS);
-                self.pumps.spawn(pump(reader, send));
+                let heard = send.clone();
+                self.pumps.spawn(async move {
+                    if let Err(panic) = AssertUnwindSafe(pump(reader, send)).catch_unwind().await {
+                        // The worker may be gone; then nobody asks.
+                        let _ = heard.send(Err(guard::reader_panicked(&*panic))).await;
+                    }
+                });
                 self.stream(|sequence| StreamJob::pumped(entry, sequence, content.chunking, buffers)).await
             }
             _ if size > SMALL_BYTES_MAX as u64 => {
@@ -256,6 +265,7 @@ impl Feeder {
         }
     }
 
+    // Not `&self`: contents under way are `Send` and not `Sync`, and the future of a backup must be `Send`.
     async fn still_stored(&mut self, content: &StoredContent) -> Result<bool> {
         let Some(parent) = &self.parent else { return Ok(false) };
         let known = &self.shared.known;

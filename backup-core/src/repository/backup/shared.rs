@@ -89,9 +89,13 @@ impl Shared {
         }
     }
 
-    /// The failure that stopped the job; `otherwise` if nothing was recorded.
-    pub(crate) fn failure_or(&self, otherwise: Error) -> Error {
-        self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take().unwrap_or(otherwise)
+    /// The cause of `error`: of several failures it is the one that is no mere cancellation, and a thread that fails
+    /// cancels the others.
+    pub(crate) fn cause_of(&self, error: Error) -> Error {
+        if !error.is_cancelled() {
+            return error;
+        }
+        self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take().unwrap_or(error)
     }
 
     pub(crate) fn skip(&self, item: Skipped) {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::chunker::Chunker;
 use crate::format::chunks::{ChunkRef, StoredContent};
 use crate::limits;
+use crate::repository::guard;
 use crate::repository::tree::{ChunkListBuilder, PageSink};
 use crate::source::{BlockingContent, Chunking, Content, ContentReader, ReadAt};
 use crate::{Entry, Error, Result};
@@ -153,10 +154,14 @@ impl Cursor {
         let goal = REGION_BYTES.max(filled.saturating_add(limits::CHUNK_BYTES_MAX / 2));
         region.bytes.resize(goal, 0);
         while filled < goal && !self.ended {
-            match region.bytes.get_mut(filled..).map_or(Ok(0), |free| self.reader.read(free)) {
+            let reader = &mut self.reader;
+            match region.bytes.get_mut(filled..).map_or(Ok(0), |free| guard::read(|| reader.read(free))) {
                 Ok(0) => {
                     self.ended = true;
-                    self.notice = self.reader.finish();
+                    match guard::read(|| Ok(reader.finish())) {
+                        Ok(notice) => self.notice = notice,
+                        Err(error) => self.failure = Some(error.to_string()),
+                    }
                 }
                 Ok(count) => filled = filled.saturating_add(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -6,6 +6,7 @@ use std::thread;
 use tokio::sync::oneshot;
 
 use super::shared::Shared;
+use crate::repository::guard;
 use crate::{Error, Result};
 
 /// Threads that end when the job does. Dropping this stops them; it does not wait for them.
@@ -51,7 +52,7 @@ impl Threads {
             let _entered = span.enter();
             // A thread that unwinds must not leave the others waiting for it.
             let guard = CloseOnDrop { close, armed: true };
-            let result = run();
+            let result = guard::caught(run);
             let failed = match &result {
                 Ok(_) => false,
                 Err(error) => {

@@ -10,6 +10,7 @@ use super::stream::{Region, StreamEnd, StreamJob, fixed_cuts};
 use crate::format::chunks::{ChunkRef, StoredContent};
 use crate::format::entries::StoredEntry;
 use crate::limits;
+use crate::repository::guard;
 use crate::repository::tree::ChunkListBuilder;
 use crate::source::{BlockingContent, Chunking, Content, ContentReader};
 use crate::{Entry, Error, Result, Skipped};
@@ -155,7 +156,7 @@ impl Worker {
     fn read_whole(&mut self, content: Content) -> Result<Result<(StoredContent, Option<String>), io::Error>> {
         let chunking = content.chunking;
         let mut reader: Box<dyn BlockingContent> = match content.reader {
-            ContentReader::Blocking(open) => match open() {
+            ContentReader::Blocking(open) => match guard::read(open) {
                 Ok(reader) => reader,
                 Err(error) => return Ok(Err(error)),
             },
@@ -171,7 +172,7 @@ impl Worker {
         self.buffer = buffer;
         self.cuts = cuts;
         Ok(match result? {
-            Ok(content) => Ok((content, reader.finish())),
+            Ok(content) => guard::read(|| Ok(reader.finish())).map(|notice| (content, notice)),
             Err(error) => Err(error),
         })
     }
@@ -189,7 +190,7 @@ impl Worker {
         loop {
             let mut ended = false;
             while filled < buffer.len() && !ended {
-                match buffer.get_mut(filled..).map_or(Ok(0), |free| reader.read(free)) {
+                match buffer.get_mut(filled..).map_or(Ok(0), |free| guard::read(|| reader.read(free))) {
                     Ok(0) => ended = true,
                     Ok(count) => {
                         filled = filled.saturating_add(count);

@@ -16,6 +16,7 @@ use crate::format::chunks::{ChunkRef, StoredContent};
 use crate::format::entries::StoredEntry;
 use crate::format::segment::IndexRow;
 use crate::repository::content::ChunkStream;
+use crate::repository::guard;
 use crate::repository::reader::Reader;
 use crate::repository::snapshot::Snapshot;
 use crate::target::{Target, Writer};
@@ -40,7 +41,7 @@ pub(crate) async fn restore_parallel(
         let worker = RestoreWorker::new(reader.clone(), totals.clone(), job.clone());
         let (windows, closer) = (windows.clone(), windows.clone());
         let body = move || {
-            let result = worker.run(windows);
+            let result = guard::caught(|| worker.run(windows));
             if result.is_err() {
                 closer.close();
             }
@@ -213,9 +214,12 @@ impl Planner {
         let (reader, job) = (self.reader.clone(), self.job.clone());
         // A task of its own, so that it goes on while the planner plans.
         let fetch = tokio::spawn(async move { window.fetch(&reader, &job).await });
-        let guard = tokio_util::task::AbortOnDropHandle::new(fetch);
+        let fetch = tokio_util::task::AbortOnDropHandle::new(fetch);
         self.fetching.push_back(Box::pin(async move {
-            guard.await.unwrap_or_else(|_| Err(Error::internal("a fetch ended without a word")))
+            fetch.await.unwrap_or_else(|ended| match ended.try_into_panic() {
+                Ok(panic) => Err(guard::panicked(&*panic)),
+                Err(_) => Err(Error::cancelled()),
+            })
         }));
         Ok(())
     }

@@ -15,10 +15,14 @@ use crate::{ChunkId, ObjectKey, Result, ShortId, SnapshotId};
 
 impl Verification<'_> {
     /// Walks all snapshots. Pages found whole once are not read again for the next snapshot that shares them.
-    pub(super) async fn check_snapshots(&mut self, reader: &Reader, orphans: &HashSet<u32>) -> Result<()> {
+    pub(super) async fn check_snapshots(
+        &mut self,
+        ids: Vec<SnapshotId>,
+        reader: &Reader,
+        orphans: &HashSet<u32>,
+    ) -> Result<()> {
         let mut whole: HashSet<ShortId> = HashSet::new();
         let mut unindexed = false;
-        let ids: Vec<SnapshotId> = self.repository.list_snapshot_ids(self.job).await?.into_keys().collect();
         for meta in crate::SinkExt::list_all(&*self.store().sink, keys::SNAPSHOTS).await? {
             if let Err(error) = keys::id_of(&meta.key) {
                 self.count(&meta.key, Err(error))?;
