@@ -35,7 +35,7 @@ pub(crate) async fn run(source: &Path, work: &Path) -> Result<Done> {
     let keys = Keyring::create(&sink, &[passphrase], &job).await?;
     let repository = Repository::create(sink, keys, CreateOptions::default(), &job).await?;
 
-    // The parent directory's name is no part of what is stored, so that it can be restored anywhere.
+    // Names in the snapshot are the paths without their leading `/`; a restore puts them below its target.
     let files = FilesSource::new(source)?;
     let options = BackupOptions { host: "example-host".into(), ..BackupOptions::default() };
     let backup = repository.backup(&files, &options, &job).await?;
