@@ -19,6 +19,7 @@ use crate::{Entry, EntryKind, EntryName, Error, JobContext, Result};
 
 mod fetch;
 mod files;
+mod retry;
 mod sequential;
 mod totals;
 mod window;

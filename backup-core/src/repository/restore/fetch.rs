@@ -8,6 +8,7 @@ use futures_util::stream::FuturesOrdered;
 use tokio::sync::oneshot;
 
 use super::files::RestoringEntry;
+use super::retry::Retries;
 use super::totals::Totals;
 use super::window::{FetchedWindow, Piece, Window};
 use super::worker::RestoreWorker;
@@ -35,10 +36,11 @@ pub(crate) async fn restore_parallel(
 ) -> Result<()> {
     let reader = snapshot.reader(job).await?;
     let (windows_send, windows) = async_channel::bounded(1);
+    let retries = Arc::new(Retries::default());
     let mut ended = Vec::new();
     for number in 0..job.resources().workers() {
         let (send, end) = oneshot::channel();
-        let worker = RestoreWorker::new(reader.clone(), totals.clone(), job.clone());
+        let worker = RestoreWorker::new(reader.clone(), totals.clone(), retries.clone(), job.clone());
         let (windows, closer) = (windows.clone(), windows.clone());
         let body = move || {
             let result = guard::caught(|| worker.run(windows));
@@ -56,9 +58,10 @@ pub(crate) async fn restore_parallel(
     let _close = CloseOnDrop(windows.clone());
     drop(windows);
     let mut planner = Planner {
-        reader,
+        reader: reader.clone(),
         job: job.clone(),
         totals: totals.clone(),
+        retries: retries.clone(),
         window: Window::default(),
         fetching: FuturesOrdered::new(),
         send: windows_send,
@@ -75,7 +78,8 @@ pub(crate) async fn restore_parallel(
             _ => {}
         }
     }
-    result
+    result?;
+    retries.run(&reader, totals, job).await
 }
 
 struct CloseOnDrop(async_channel::Receiver<FetchedWindow>);
@@ -92,6 +96,7 @@ struct Planner {
     reader: Reader,
     job: JobContext,
     totals: Arc<Totals>,
+    retries: Arc<Retries>,
     window: Window,
     fetching: FuturesOrdered<Fetch>,
     send: async_channel::Sender<FetchedWindow>,
@@ -168,6 +173,7 @@ impl Planner {
                                 &self.totals,
                                 &self.job,
                             );
+                            break;
                         }
                         Err(error) => return Err(error),
                     }
@@ -225,6 +231,7 @@ impl Planner {
     }
 
     async fn pass_on(&mut self) -> Result<()> {
+        self.retries.run(&self.reader, &self.totals, &self.job).await?;
         if let Some(fetched) = self.fetching.next().await {
             self.send.send(fetched?).await.map_err(|_| Error::cancelled())?;
         }

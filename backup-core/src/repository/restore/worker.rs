@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::retry::Retries;
 use super::totals::Totals;
 use super::window::{FetchedRun, FetchedWindow, Piece};
 use crate::format::object::Scratch;
@@ -14,6 +15,7 @@ use crate::{Error, JobContext, Result};
 pub(crate) struct RestoreWorker {
     reader: Reader,
     totals: Arc<Totals>,
+    retries: Arc<Retries>,
     job: JobContext,
     scratch: Scratch,
     plain: Vec<u8>,
@@ -21,8 +23,16 @@ pub(crate) struct RestoreWorker {
 }
 
 impl RestoreWorker {
-    pub(crate) fn new(reader: Reader, totals: Arc<Totals>, job: JobContext) -> Self {
-        Self { reader, totals, job, scratch: Scratch::default(), plain: Vec::new(), compare: Vec::new() }
+    pub(crate) fn new(reader: Reader, totals: Arc<Totals>, retries: Arc<Retries>, job: JobContext) -> Self {
+        Self {
+            reader,
+            totals,
+            retries,
+            job,
+            scratch: Scratch::default(),
+            plain: Vec::new(),
+            compare: Vec::new(),
+        }
     }
 
     /// Works until there are no more windows.
@@ -52,7 +62,7 @@ impl RestoreWorker {
             Ok(bytes) => bytes,
             Err(error) => {
                 let reason = error.to_string();
-                run.pieces.iter().for_each(|piece| piece.entry.fail_piece(&reason, &self.totals, &self.job));
+                run.pieces.into_iter().for_each(|piece| self.fail(piece, &reason));
                 return Ok(());
             }
         };
@@ -83,15 +93,15 @@ impl RestoreWorker {
                 opened = Some((piece.row.frame, result.map_err(|error| error.to_string())));
             }
             match &opened {
-                Some((_, Ok(()))) => self.write_piece(&piece),
-                Some((_, Err(reason))) => piece.entry.fail_piece(reason, &self.totals, &self.job),
+                Some((_, Ok(()))) => self.write_piece(piece),
+                Some((_, Err(reason))) => self.fail(piece, reason),
                 None => return Err(Error::internal("no frame is open")),
             }
         }
         Ok(())
     }
 
-    fn write_piece(&mut self, piece: &Piece) {
+    fn write_piece(&mut self, piece: Piece) {
         let reason = match slice_of(&self.plain, &piece.row) {
             Ok(bytes) if self.reader.store.protection.chunk_id(bytes) == piece.chunk.id => {
                 piece.entry.write(bytes, piece.offset, &mut self.compare, &self.totals, &self.job);
@@ -100,6 +110,10 @@ impl RestoreWorker {
             Ok(_) => "a chunk is not what its identity says".to_owned(),
             Err(error) => error.to_string(),
         };
-        piece.entry.fail_piece(&reason, &self.totals, &self.job);
+        self.fail(piece, &reason);
+    }
+
+    fn fail(&self, piece: Piece, reason: &str) {
+        self.retries.fail(piece, reason, &self.reader, &self.totals, &self.job);
     }
 }
