@@ -34,6 +34,12 @@ pub const INLINE_CHUNKS_MAX: usize = 32;
 pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 /// Plaintext that a page has at least, unless it is the last.
 pub const PAGE_BYTES_MIN: usize = 8 * 1024;
+/// Rows that a page has at most.
+pub const PAGE_ROWS_MAX: usize = 64 * 1024;
+/// Bytes of all names in one entry page, written out, though each is stored by its difference from the one before.
+pub const PAGE_NAMES_BYTES_MAX: usize = 8 * MIB;
+/// Bytes of one entry's attributes, stamp and link target together.
+pub const ENTRY_BYTES_MAX: usize = 4 * MIB;
 /// Deepest tree of pages.
 pub const PAGE_LEVELS_MAX: u8 = 8;
 /// Most attributes of one entry.

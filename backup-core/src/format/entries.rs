@@ -29,6 +29,8 @@ pub struct EntryPageWriter {
     count: usize,
     last: Vec<u8>,
     first: Option<EntryName>,
+    /// Bytes of all names written out.
+    names: usize,
     seconds: i64,
 }
 
@@ -46,6 +48,7 @@ impl EntryPageWriter {
             self.first = Some(entry.name.clone());
         }
         self.count += 1;
+        self.names = self.names.saturating_add(name.len());
 
         let mut flags = kind_number(&entry.kind);
         flags |= if entry.posix.is_some() { HAS_POSIX } else { 0 };
@@ -88,6 +91,15 @@ impl EntryPageWriter {
         self.rows.len()
     }
 
+    /// Whether the page must be cut before another entry is added.
+    pub fn is_full(&self) -> bool {
+        // The next name still fits.
+        let names = self.names.saturating_add(limits::NAME_BYTES_MAX);
+        self.rows.len() >= limits::PAGE_BYTES_MAX
+            || self.count >= limits::PAGE_ROWS_MAX
+            || names > limits::PAGE_NAMES_BYTES_MAX
+    }
+
     /// Whether no entry was added.
     pub fn is_empty(&self) -> bool {
         self.count == 0
@@ -105,6 +117,7 @@ impl EntryPageWriter {
         self.rows.clear();
         self.last.clear();
         self.count = 0;
+        self.names = 0;
         self.seconds = 0;
         Some((first, page))
     }
@@ -119,10 +132,16 @@ impl StoredEntry {
         let mut entries: Vec<Self> = Vec::with_capacity(count.min(page.len() / 5));
         let mut name = Vec::new();
         let mut seconds = 0_i64;
+        let mut names = 0_usize;
         for _ in 0..count {
             let shared = cursor.count(name.len(), "bytes shared with the name before")?;
             name.truncate(shared);
             name.extend_from_slice(cursor.bytes(limits::NAME_BYTES_MAX, "bytes of a name")?);
+            // A few bytes can claim a long name again and again.
+            names = names.saturating_add(name.len());
+            if names > limits::PAGE_NAMES_BYTES_MAX {
+                return Err(Error::corruption("the names of a page are longer than the format allows"));
+            }
             let entry_name = EntryName::new(&name).map_err(|e| Error::corruption(e.message()))?;
             if entries.last().is_some_and(|last| last.entry.name >= entry_name) {
                 return Err(Error::corruption("the entries of a page are out of order"));
@@ -220,6 +239,15 @@ pub fn check_entry(entry: &Entry) -> Result<()> {
     }
     if entry.attributes.iter().zip(entry.attributes.iter().skip(1)).any(|(a, b)| a.name >= b.name) {
         return wrong("has attributes out of order");
+    }
+    let target = match &entry.kind {
+        EntryKind::Symlink { target } => target.len(),
+        _ => 0,
+    };
+    let attributes = entry.attributes.iter().map(|a| a.name.len().saturating_add(a.value.len()));
+    let bytes = attributes.chain([target, entry.stamp.as_ref().map_or(0, |stamp| stamp.len())]);
+    if bytes.fold(0, usize::saturating_add) > limits::ENTRY_BYTES_MAX {
+        return wrong("has more bytes of attributes than the format allows");
     }
     if entry.posix.is_some_and(|posix| posix.mode > 0o7777) {
         return wrong("has a mode beyond twelve bits");

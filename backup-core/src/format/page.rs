@@ -77,7 +77,7 @@ pub fn begin_page(cursor: &mut Cursor<'_>, kind: PageKind) -> Result<usize> {
         )));
     }
     // Every row takes at least one byte.
-    cursor.count(cursor.remaining(), "rows of a page")
+    cursor.count(cursor.remaining().min(limits::PAGE_ROWS_MAX), "rows of a page")
 }
 
 /// The page of `kind` with `count` rows that are encoded in `rows`.

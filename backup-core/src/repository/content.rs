@@ -11,7 +11,8 @@ use crate::{Error, JobContext, Result};
 #[derive(Debug)]
 pub(crate) struct ChunkStream {
     reader: Reader,
-    stack: Vec<(PageRef, u8)>,
+    /// Pages to visit, the next one last, with the levels and the bytes of content below each.
+    stack: Vec<(PageRef, u8, u64)>,
     ready: VecDeque<ChunkRef>,
 }
 
@@ -22,11 +23,11 @@ impl ChunkStream {
         match content {
             StoredContent::None | StoredContent::Inline(_) => {}
             StoredContent::Chunks(chunks) => stream.ready.extend(chunks),
-            StoredContent::Paged { root, .. } => {
+            StoredContent::Paged { root, bytes } => {
                 if root.levels > crate::limits::PAGE_LEVELS_MAX {
                     return Err(Error::corruption("a chunk list is deeper than the format allows"));
                 }
-                stream.stack.push((root.page, root.levels));
+                stream.stack.push((root.page, root.levels, *bytes));
             }
         }
         Ok(stream)
@@ -38,13 +39,8 @@ impl ChunkStream {
             if let Some(chunk) = self.ready.pop_front() {
                 return Ok(Some(chunk));
             }
-            let Some((page, levels)) = self.stack.pop() else { return Ok(None) };
-            let bytes = self.reader.page(&page, job).await?;
-            if levels == 0 {
-                self.ready.extend(ChunkRef::decode_page(&bytes)?);
-            } else {
-                let rows = ChunkBranchRow::decode_page(&bytes)?;
-                self.stack.extend(rows.into_iter().rev().map(|row| (row.page, levels.saturating_sub(1))));
+            if !self.load(job).await? {
+                return Ok(None);
             }
         }
     }
@@ -61,24 +57,52 @@ impl ChunkStream {
                 at = end;
                 self.ready.pop_front();
             }
-            let Some((page, levels)) = self.stack.pop() else { return Ok(at) };
-            let bytes = self.reader.page(&page, job).await?;
-            if levels == 0 {
-                self.ready.extend(ChunkRef::decode_page(&bytes)?);
-                continue;
-            }
-            let mut rows = ChunkBranchRow::decode_page(&bytes)?;
-            let mut skip = 0_usize;
-            for row in &rows {
-                let end = at.saturating_add(row.bytes);
-                if end > offset {
-                    break;
+            match self.stack.last() {
+                None => return Ok(at),
+                // The whole page lies before.
+                Some((_, _, bytes)) if at.saturating_add(*bytes) <= offset => {
+                    at = at.saturating_add(*bytes);
+                    self.stack.pop();
                 }
-                at = end;
-                skip = skip.saturating_add(1);
+                Some(_) => {
+                    self.load(job).await?;
+                }
             }
-            rows.drain(..skip);
-            self.stack.extend(rows.into_iter().rev().map(|row| (row.page, levels.saturating_sub(1))));
         }
+    }
+
+    // Reads one page; false if there is none left. What it refers to must add up to what was said of it, and nothing in
+    // it may be empty: so walking a forged list ends.
+    async fn load(&mut self, job: &JobContext) -> Result<bool> {
+        let Some((page, levels, expected)) = self.stack.pop() else { return Ok(false) };
+        let decoded = match self.reader.page(&page, job).await {
+            Ok(bytes) => self.expand(&bytes, levels, expected),
+            Err(error) => Err(error),
+        };
+        if decoded.is_err() {
+            // Nobody can tell what stands behind a part that is missing.
+            self.stack.clear();
+        }
+        decoded.map(|()| true)
+    }
+
+    fn expand(&mut self, page: &[u8], levels: u8, expected: u64) -> Result<()> {
+        let mut lens = Vec::new();
+        if levels == 0 {
+            let chunks = ChunkRef::decode_page(page)?;
+            lens.extend(chunks.iter().map(|chunk| u64::from(chunk.len)));
+            self.ready.extend(chunks);
+        } else {
+            let rows = ChunkBranchRow::decode_page(page)?;
+            lens.extend(rows.iter().map(|row| row.bytes));
+            let below = rows.into_iter().rev().map(|row| (row.page, levels.saturating_sub(1), row.bytes));
+            self.stack.extend(below);
+        }
+        let sum = lens.iter().try_fold(0_u64, |sum, len| sum.checked_add(*len));
+        if sum != Some(expected) || lens.contains(&0) {
+            self.ready.clear();
+            return Err(Error::corruption("a list of chunks does not add up to its length"));
+        }
+        Ok(())
     }
 }

@@ -16,8 +16,8 @@ pub struct EntryStream {
     reader: Reader,
     job: JobContext,
     roots: VecDeque<TreeRoot>,
-    /// Pages to visit, the next one last, with the levels below each.
-    stack: Vec<(PageRef, u8)>,
+    /// Pages to visit, the next one last.
+    stack: Vec<Place>,
     entries: VecDeque<StoredEntry>,
     below: Option<EntryName>,
 }
@@ -63,55 +63,104 @@ impl EntryStream {
 
     // Reads one page; false if there is none left.
     async fn load(&mut self) -> Result<bool> {
-        let Some((page, levels)) = self.stack.pop() else {
+        let Some(place) = self.stack.pop() else {
             let Some(root) = self.roots.pop_front() else { return Ok(false) };
-            if root.levels > crate::limits::PAGE_LEVELS_MAX {
-                return Err(Error::corruption("a tree of pages is deeper than the format allows"));
-            }
-            self.stack.push((root.page, root.levels));
+            self.stack.push(Place::root(&root)?);
             return Ok(true);
         };
-        let bytes = match guard::run(&self.job, self.reader.page(&page, &self.job)).await {
+        let bytes = match guard::run(&self.job, self.reader.page(&place.page, &self.job)).await {
             Ok(bytes) => bytes,
             Err(error) => {
                 // What may pass is tried again by the next call; damage is left behind.
                 if !error.is_corruption() {
-                    self.stack.push((page, levels));
+                    self.stack.push(place);
                 }
                 return Err(error);
             }
         };
-        if levels == 0 {
-            let entries = StoredEntry::decode_page(&bytes)?;
-            match &self.below {
-                None => self.entries.extend(entries),
-                Some(below) => {
-                    self.entries.extend(entries.into_iter().filter(|e| e.entry.name.is_within(below)))
-                }
+        let below = self.below.as_ref();
+        match place.expand(&bytes) {
+            Ok(Expanded::Entries(entries)) => {
+                let wanted = |e: &StoredEntry| below.is_none_or(|below| e.entry.name.is_within(below));
+                self.entries.extend(entries.into_iter().filter(wanted));
             }
-            return Ok(true);
+            Ok(Expanded::Pages(places)) => {
+                let wanted = |place: &Place| below.is_none_or(|below| place.may_hold(below));
+                self.stack.extend(places.into_iter().rev().filter(wanted));
+            }
+            Err(error) => {
+                // Its identity is right, so it was written like this: such a tree is not walked any further.
+                self.stack.clear();
+                return Err(error);
+            }
         }
-        let mut rows = EntryBranchRow::decode_page(&bytes)?;
-        if let Some(below) = &self.below {
-            rows = within(rows, below);
-        }
-        self.stack.extend(rows.into_iter().rev().map(|row| (row.page, levels.saturating_sub(1))));
         Ok(true)
     }
 }
 
-/// The rows whose pages can hold entries within `below`.
-fn within(rows: Vec<EntryBranchRow>, below: &EntryName) -> Vec<EntryBranchRow> {
-    // The page before the first that starts beyond `below` may hold it, too.
-    let start = rows.partition_point(|row| row.first <= *below).saturating_sub(1);
-    let mut kept = Vec::new();
-    for row in rows.into_iter().skip(start) {
-        if !kept.is_empty() && row.first > *below && !row.first.is_within(below) {
-            break;
+/// A page of a tree and where it stands: which names it may hold.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) page: PageRef,
+    /// Branches below it.
+    pub(crate) levels: u8,
+    /// Its first name; not known of a root.
+    first: Option<EntryName>,
+    /// The name that all of its names stand before; none at the end of the tree.
+    until: Option<EntryName>,
+}
+
+/// What a page refers to.
+#[derive(Debug)]
+pub(crate) enum Expanded {
+    /// A leaf's entries.
+    Entries(Vec<StoredEntry>),
+    /// A branch's pages, in order.
+    Pages(Vec<Place>),
+}
+
+impl Place {
+    pub(crate) fn root(root: &TreeRoot) -> Result<Self> {
+        if root.levels > crate::limits::PAGE_LEVELS_MAX {
+            return Err(Error::corruption("a tree of pages is deeper than the format allows"));
         }
-        kept.push(row);
+        Ok(Self { page: root.page, levels: root.levels, first: None, until: None })
     }
-    kept
+
+    /// Decodes the page. Its names must lie where its place says: so no page can stand in a tree twice, and walking a
+    /// forged tree ends.
+    pub(crate) fn expand(self, bytes: &[u8]) -> Result<Expanded> {
+        if self.levels == 0 {
+            let entries = StoredEntry::decode_page(bytes)?;
+            let ends = entries.first().zip(entries.last());
+            self.check(ends.map(|(first, last)| (&first.entry.name, &last.entry.name)))?;
+            return Ok(Expanded::Entries(entries));
+        }
+        let rows = EntryBranchRow::decode_page(bytes)?;
+        self.check(rows.first().zip(rows.last()).map(|(first, last)| (&first.first, &last.first)))?;
+        let next: Vec<_> =
+            rows.iter().skip(1).map(|row| Some(row.first.clone())).chain([self.until]).collect();
+        let levels = self.levels.saturating_sub(1);
+        let places = rows.into_iter().zip(next).map(|(row, until)| Self {
+            page: row.page,
+            levels,
+            first: Some(row.first),
+            until,
+        });
+        Ok(Expanded::Pages(places.collect()))
+    }
+
+    fn check(&self, ends: Option<(&EntryName, &EntryName)>) -> Result<()> {
+        let Some((first, last)) = ends else { return Err(Error::corruption("a page is empty")) };
+        let fits = self.first.as_ref().is_none_or(|own| own == first)
+            && self.until.as_ref().is_none_or(|until| last < until);
+        if fits { Ok(()) } else { Err(Error::corruption("the names of a page are out of place")) }
+    }
+
+    fn may_hold(&self, below: &EntryName) -> bool {
+        self.first.as_ref().is_none_or(|first| first <= below || first.is_within(below))
+            && self.until.as_ref().is_none_or(|until| until > below)
+    }
 }
 
 /// The entry called `name` in the tree below `root`.

@@ -49,8 +49,7 @@ impl EntryTreeBuilder {
         self.leaf.push(stored);
         self.rows = self.rows.saturating_add(1);
         self.last = Some(name.clone());
-        let long = self.leaf.len() >= limits::PAGE_BYTES_MAX;
-        if long
+        if self.leaf.is_full()
             || (self.leaf.len() >= limits::PAGE_BYTES_MIN && name_hash(name.as_bytes()) & ENTRY_CUT_MASK == 0)
         {
             self.cut_leaf(pages)?;

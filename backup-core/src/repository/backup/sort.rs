@@ -90,7 +90,7 @@ fn write_run(entries: impl Iterator<Item = Result<StoredEntry>>) -> Result<File>
         }
         page.push(&entry);
         last = Some(entry.entry.name);
-        if page.len() >= 32 * 1024 {
+        if page.len() >= 32 * 1024 || page.is_full() {
             write(&mut page, &mut out)?;
         }
     }

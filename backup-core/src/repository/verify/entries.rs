@@ -6,9 +6,10 @@ use super::Verification;
 use crate::format::chunks::{ChunkRef, StoredContent};
 use crate::format::document::SessionOutcome;
 use crate::format::entries::StoredEntry;
-use crate::format::page::{EntryBranchRow, PageRef};
+use crate::format::page::TreeRoot;
 use crate::report::{DamagedEntry, DamagedObject};
 use crate::repository::content::ChunkStream;
+use crate::repository::entries::{Expanded, Place};
 use crate::repository::keys;
 use crate::repository::reader::Reader;
 use crate::{ChunkId, ObjectKey, Result, ShortId, SnapshotId};
@@ -48,47 +49,8 @@ impl Verification<'_> {
             };
             self.count(&key, Ok(()))?;
             self.report.checked.snapshots = self.report.checked.snapshots.saturating_add(1);
-            let mut stack: Vec<(PageRef, u8)> = Vec::new();
-            for root in [document.trailing, document.tree].into_iter().flatten() {
-                stack.push((root.page, root.levels.min(crate::limits::PAGE_LEVELS_MAX)));
-            }
-            while let Some((page, levels)) = stack.pop() {
-                unindexed |= self.only_in_orphans(reader, &page.id, page.len, orphans);
-                if whole.contains(&page.id.short()) {
-                    continue;
-                }
-                let bytes = match reader.page(&page, self.job).await {
-                    Ok(bytes) => bytes,
-                    Err(error) if error.is_corruption() => {
-                        self.damaged(
-                            id,
-                            String::new(),
-                            format!("a page of its entries cannot be read: {error}"),
-                        );
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                };
-                if levels > 0 {
-                    match EntryBranchRow::decode_page(&bytes) {
-                        Ok(rows) => stack
-                            .extend(rows.into_iter().rev().map(|row| (row.page, levels.saturating_sub(1)))),
-                        Err(error) => self.damaged(id, String::new(), error.to_string()),
-                    }
-                    continue;
-                }
-                match StoredEntry::decode_page(&bytes) {
-                    Ok(entries) => {
-                        let before = self.report.damaged_entries.len();
-                        for stored in entries {
-                            unindexed |= self.check_entry(reader, id, &stored, orphans).await?;
-                        }
-                        if self.report.damaged_entries.len() == before {
-                            whole.insert(page.id.short());
-                        }
-                    }
-                    Err(error) => self.damaged(id, String::new(), error.to_string()),
-                }
+            for root in [document.tree, document.trailing].into_iter().flatten() {
+                unindexed |= self.check_tree(reader, id, &root, orphans, &mut whole).await?;
             }
         }
         if unindexed {
@@ -96,6 +58,57 @@ impl Verification<'_> {
             self.report.damaged_objects.push(DamagedObject { object: "index".into(), reason: reason.into() });
         }
         Ok(())
+    }
+
+    // Returns whether only packs that no index segment names hold some page or chunk.
+    async fn check_tree(
+        &mut self,
+        reader: &Reader,
+        id: SnapshotId,
+        root: &TreeRoot,
+        orphans: &HashSet<u32>,
+        whole: &mut HashSet<ShortId>,
+    ) -> Result<bool> {
+        let mut unindexed = false;
+        let mut stack = Vec::new();
+        match Place::root(root) {
+            Ok(place) => stack.push(place),
+            Err(error) => self.damaged(id, String::new(), error.to_string()),
+        }
+        while let Some(place) = stack.pop() {
+            let page = place.page;
+            unindexed |= self.only_in_orphans(reader, &page.id, page.len, orphans);
+            if whole.contains(&page.id.short()) {
+                continue;
+            }
+            let bytes = match reader.page(&page, self.job).await {
+                Ok(bytes) => bytes,
+                Err(error) if error.is_corruption() => {
+                    let reason = format!("a page of its entries cannot be read: {error}");
+                    self.damaged(id, String::new(), reason);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match place.expand(&bytes) {
+                Ok(Expanded::Pages(places)) => stack.extend(places.into_iter().rev()),
+                Ok(Expanded::Entries(entries)) => {
+                    let before = self.report.damaged_entries.len();
+                    for stored in entries {
+                        unindexed |= self.check_entry(reader, id, &stored, orphans).await?;
+                    }
+                    if self.report.damaged_entries.len() == before {
+                        whole.insert(page.id.short());
+                    }
+                }
+                Err(error) => {
+                    // It was written like this: such a tree is not walked any further.
+                    self.damaged(id, String::new(), error.to_string());
+                    stack.clear();
+                }
+            }
+        }
+        Ok(unindexed)
     }
 
     // Returns whether only packs that no index segment names hold some chunk.
