@@ -305,9 +305,7 @@ impl Repository {
     /// A view that also knows the packs that no segment names: for when the index is incomplete.
     pub(crate) async fn full_view(&self, job: &JobContext) -> Result<Reader> {
         let index = self.refresh_index(job).await?;
-        if index.scanned {
-            return Ok(self.reader(index));
-        }
+        // Also after an earlier look: meanwhile another session may have been interrupted.
         *self.inner.index.lock().await = None;
         let (scanned, lost) = Index::take(index)?.scan(self.store(), job).await?;
         for (key, reason) in lost {
@@ -422,7 +420,14 @@ impl Repository {
                     info.stored = meta.created;
                     snapshots.push(info);
                 }
-                Err(error) if error.is_corruption() || error.kind() == ErrorKind::Unsupported => {
+                Err(error)
+                    if error.is_corruption()
+                        || matches!(
+                            error.kind(),
+                            // The last two also come of a damaged header, or of bytes that were added.
+                            ErrorKind::Unsupported | ErrorKind::Denied | ErrorKind::LimitExceeded
+                        ) =>
+                {
                     failures.push((meta.key, error))
                 }
                 // Fenced, or deleted since it was listed.

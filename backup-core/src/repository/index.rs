@@ -105,8 +105,6 @@ pub(crate) struct Index {
     pub(crate) segments: BTreeSet<ObjectKey>,
     /// Segments that could not be read, and why.
     pub(crate) unreadable: Vec<(ObjectKey, String)>,
-    /// Whether packs that no segment names were looked for.
-    pub(crate) scanned: bool,
 }
 
 impl Index {
@@ -126,11 +124,7 @@ impl Index {
         while let Some((key, segment)) = reads.next().await {
             match segment {
                 Ok(segment) => segments.push((key, segment)),
-                Err(error)
-                    if error.is_cancelled() || error.is_retryable() || error.kind() == ErrorKind::Io =>
-                {
-                    return Err(error);
-                }
+                Err(error) if !is_damage(&error) => return Err(error),
                 Err(error) => index.unreadable.push((key, error.to_string())),
             }
         }
@@ -213,17 +207,12 @@ impl Index {
         while let Some((key, read)) = reads.next().await {
             match read {
                 Ok((record, directory)) => self.add_pack(record, &directory)?,
-                Err(error)
-                    if error.is_cancelled() || error.is_retryable() || error.kind() == ErrorKind::Io =>
-                {
-                    return Err(error);
-                }
+                Err(error) if !is_damage(&error) => return Err(error),
                 Err(error) => lost.push((key, error.to_string())),
             }
         }
         drop(reads);
         self.rows.sort_unstable();
-        self.scanned = true;
         Ok((self, lost))
     }
 
@@ -235,7 +224,6 @@ impl Index {
             rows: self.rows.clone(),
             segments: self.segments.clone(),
             unreadable: self.unreadable.clone(),
-            scanned: self.scanned,
         })
     }
 
@@ -322,6 +310,21 @@ impl Index {
     }
 }
 
+/// Whether an error tells of one object and not of the store: the object can be set aside then. A repair removes segments
+/// that are, so this is no place for doubt.
+fn is_damage(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Corruption | ErrorKind::NotFound | ErrorKind::Unsupported | ErrorKind::LimitExceeded
+    )
+}
+
+/// A header of another epoch is damage or another's: either way the object cannot be opened. A store's refusal to hand
+/// out an object is neither.
+fn not_ours(error: Error) -> Error {
+    if error.kind() == ErrorKind::Denied { error.with_kind(ErrorKind::Corruption) } else { error }
+}
+
 /// The rows of a pack's chunks.
 pub(crate) fn rows_of(pack: u32, header_len: u64, directory: &Directory) -> Vec<IndexRow> {
     let mut rows = Vec::with_capacity(directory.chunks.len());
@@ -348,7 +351,7 @@ pub(crate) async fn read_directory(
     let (_, header_len) = ObjectHeader::decode(&front).map_err(|e| e.with_object(&meta.key))?;
     let header = front.get(..header_len).unwrap_or_default().to_vec();
     let opener = ObjectOpener::new(&*store.protection, &store.transforms, object_type, &header)
-        .map_err(|e| e.with_object(&meta.key))?;
+        .map_err(|e| not_ours(e).with_object(&meta.key))?;
     let mut tail = store.get(&meta.key, GetRange::Suffix(DIRECTORY_GUESS_BYTES), job).await?;
     let needed = Trailer::decode(&tail.bytes).map_err(|e| e.with_object(&meta.key))?.tail_len();
     if needed > tail.bytes.len() as u64 {
@@ -379,7 +382,7 @@ async fn read_segment(store: &Store, key: ObjectKey, job: &JobContext) -> (Objec
     let read = async {
         let digest = keys::digest_of(&key)?;
         let bytes = store.get_whole(&key, limits::OBJECT_BYTES_MAX, job).await?;
-        decode_segment(store, &digest, &bytes).map_err(|e| e.with_object(&key))
+        decode_segment(store, &digest, &bytes).map_err(|e| not_ours(e).with_object(&key))
     };
     let segment = read.await;
     (key, segment)

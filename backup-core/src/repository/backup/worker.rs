@@ -117,7 +117,8 @@ impl Worker {
     fn finish_stream(&mut self, stream: &StreamJob, end: StreamEnd) -> Result<()> {
         let mut entries = Vec::new();
         if let Some(reason) = end.failure {
-            // Content that is not whole is not stored as if it were.
+            // Content that is not whole is not stored as if it were, and does not count.
+            self.shared.counters.bytes_logical.fetch_sub(end.content.len(), Ordering::Relaxed);
             self.shared.skip(Skipped::new(&stream.entry.name, reason));
         } else {
             if let Some(notice) = end.notice {
@@ -181,7 +182,7 @@ impl Worker {
         &mut self,
         reader: &mut dyn BlockingContent,
         chunking: Chunking,
-        buffer: &mut [u8],
+        buffer: &mut Vec<u8>,
         cuts: &mut Vec<usize>,
     ) -> Result<Result<StoredContent, io::Error>> {
         let mut list = ChunkListBuilder::default();
@@ -220,6 +221,10 @@ impl Worker {
             // A file that grew beyond what its size said: go on with what is left over.
             buffer.copy_within(consumed..filled, 0);
             filled = filled.saturating_sub(consumed);
+            if filled == buffer.len() {
+                // Chunks may be longer than what is small: there is a cut as soon as the longest chunk fits.
+                buffer.resize(limits::CHUNK_BYTES_MAX + 1, 0);
+            }
             self.shared.check()?;
         }
     }
