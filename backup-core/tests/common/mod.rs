@@ -65,7 +65,7 @@ pub async fn create(sink: Arc<dyn Sink>, protect: Protect, chunker: ChunkerParam
             Keyring::create(&sink, &[recipient], &job).await.unwrap()
         }
     };
-    let options = CreateOptions { chunker };
+    let options = CreateOptions { chunker, ..CreateOptions::default() };
     let repository = Repository::create(sink, protection.clone(), options, &job).await.unwrap();
     Setup { repository, protection, job }
 }

@@ -52,16 +52,15 @@ impl Threads {
             let _entered = span.enter();
             // A thread that unwinds must not leave the others waiting for it.
             let guard = CloseOnDrop { close, armed: true };
-            let result = guard::caught(run);
-            let failed = match &result {
-                Ok(_) => false,
-                Err(error) => {
-                    if !error.is_cancelled() {
-                        shared.fail(Error::new(error.kind(), error.to_string()));
-                    }
-                    true
+            let result = match guard::caught(run) {
+                // The failure is the job's, whole, with what it names; this thread is merely over.
+                Err(error) if !error.is_cancelled() => {
+                    shared.fail(error);
+                    Err(Error::cancelled())
                 }
+                other => other,
             };
+            let failed = result.is_err();
             guard.end(failed);
             // Nobody may be left to hear it.
             let _ = send.send(result);
