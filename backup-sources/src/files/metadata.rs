@@ -249,11 +249,8 @@ mod tests {
         let seen = later(10);
         let original = stamp(&stat, seen).unwrap();
         assert_eq!(stamped_inode(&original), Some(stat.st_ino));
-        let changes: [fn(&mut Stat); 3] = [
-            |stat| stat.st_ino += 1,
-            |stat| stat.st_ctime -= 1,
-            |stat| stat.st_ctime_nsec ^= 1,
-        ];
+        let changes: [fn(&mut Stat); 3] =
+            [|stat| stat.st_ino += 1, |stat| stat.st_ctime -= 1, |stat| stat.st_ctime_nsec ^= 1];
         for change in changes {
             let mut other = stat;
             change(&mut other);

@@ -1,5 +1,7 @@
 //! A tree with every attribute survives backup and restore, as `rsync` sees it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::fs;

@@ -3,6 +3,8 @@
 //! With BACKUP_LONG the sizes are those that are promised, a stream of 20 GiB and a million files; without it the same
 //! code runs over less.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::fs;
