@@ -145,7 +145,7 @@ mod tests {
     fn names(paths: &[&str]) -> Vec<(String, String)> {
         let paths: Vec<_> = paths.iter().map(PathBuf::from).collect();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let roots = resolve(&paths, Path::new("/work/here")).unwrap();
+        let roots = resolve(&paths, Path::new("/home/here")).unwrap();
         roots
             .iter()
             .map(|root| (root.name.as_ref().map_or(String::new(), |n| n.to_string()), text(&root.path)))
@@ -159,9 +159,9 @@ mod tests {
     #[test]
     fn absolute_paths_lose_their_leading_slash_and_relative_ones_are_normalised() {
         assert_eq!(names(&["/etc/ssl/"]), [pair("etc/ssl", "/etc/ssl")]);
-        assert_eq!(names(&["./src//a/../b/"]), [pair("src/b", "/work/here/src/b")]);
+        assert_eq!(names(&["./src//a/../b/"]), [pair("src/b", "/home/here/src/b")]);
         assert_eq!(names(&["../../x/y"]), [pair("x/y", "/x/y")]);
-        assert_eq!(names(&["."]), [pair("", "/work/here")]);
+        assert_eq!(names(&["."]), [pair("", "/home/here")]);
         assert_eq!(names(&["/"]), [pair("", "/")]);
         assert_eq!(names(&[".."]), [pair("", "/work")]);
     }
@@ -169,15 +169,15 @@ mod tests {
     #[test]
     fn overlapping_paths_are_walked_once() {
         assert_eq!(names(&["/etc/ssl", "/etc", "/etc/"]), [pair("etc", "/etc")]);
-        assert_eq!(names(&["src", ".", "src/lib"]), [pair("", "/work/here")]);
-        assert_eq!(names(&["b-c", "b/c", "b"]), [pair("b", "/work/here/b"), pair("b-c", "/work/here/b-c")]);
+        assert_eq!(names(&["src", ".", "src/lib"]), [pair("", "/home/here")]);
+        assert_eq!(names(&["b-c", "b/c", "b"]), [pair("b", "/home/here/b"), pair("b-c", "/home/here/b-c")]);
     }
 
     #[test]
     fn different_paths_of_the_same_name_are_refused() {
         for paths in [["/src", "src"], ["/src", "src/lib"], [".", "/etc"]] {
             let paths = paths.map(PathBuf::from);
-            let error = resolve(&paths, Path::new("/work/here")).unwrap_err();
+            let error = resolve(&paths, Path::new("/home/here")).unwrap_err();
             assert_eq!(error.kind(), backup_core::ErrorKind::InvalidInput);
         }
     }
