@@ -188,10 +188,13 @@ impl Planner {
         entry.expect_piece();
         match self.place(&chunk) {
             Some(row) => {
-                if self.window.is_full_before(&row) {
+                let pack = self.reader.index.packs.get(row.pack as usize);
+                let frame = pack.and_then(|pack| pack.record.frames.get(row.frame as usize));
+                let stored_len = frame.map_or(0, |frame| u64::from(frame.stored_len));
+                if self.window.is_full_before(&row, stored_len) {
                     self.flush().await?;
                 }
-                self.window.push(Piece { entry: entry.clone(), offset, chunk, row });
+                self.window.push(Piece { entry: entry.clone(), offset, chunk, row }, stored_len);
             }
             None => {
                 let reason = crate::repository::frames::chunk_not_found(&chunk.id).to_string();

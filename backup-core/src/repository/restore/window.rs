@@ -1,8 +1,10 @@
 //! A window: the pieces of some entries, sorted by where their chunks are.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::files::RestoringEntry;
 use crate::format::chunks::ChunkRef;
@@ -15,6 +17,9 @@ use crate::{Error, GetRange, JobContext, Result};
 
 /// Plaintext in one window, about.
 pub(crate) const WINDOW_BYTES: usize = 8 * limits::MIB;
+/// Stored bytes that one window fetches at most, unless one frame has more. Small files whose chunks are scattered over
+/// many packs need far more than their own length: a frame each.
+const WINDOW_STORED_BYTES: u64 = 8 * limits::MIB as u64;
 /// Entries in one window.
 pub(crate) const WINDOW_ENTRIES: usize = 1024;
 /// Bytes fetched by one request at most, unless one frame is longer.
@@ -40,6 +45,9 @@ pub(crate) struct Window {
     /// Content that stands in the entries themselves.
     pub(crate) inline: Vec<(Arc<RestoringEntry>, Box<[u8]>)>,
     bytes: usize,
+    /// The frames that the pieces need, by pack and ordinal, and their length together.
+    frames: HashSet<(u32, u32)>,
+    stored_bytes: u64,
 }
 
 /// Frames fetched by one request.
@@ -62,12 +70,15 @@ pub(crate) struct FetchedWindow {
 }
 
 impl Window {
-    /// Whether `row`'s chunk should rather begin the next window. A frame is not torn apart if that can be avoided.
-    pub(crate) fn is_full_before(&self, row: &IndexRow) -> bool {
-        let same_frame =
-            self.pieces.last().is_some_and(|last| last.row.pack == row.pack && last.row.frame == row.frame);
-        let full = self.bytes >= WINDOW_BYTES || self.entries() >= WINDOW_ENTRIES;
-        (full && !same_frame) || self.bytes >= 2 * WINDOW_BYTES || self.entries() >= 2 * WINDOW_ENTRIES
+    /// Whether `row`'s chunk, in a frame of `stored_len` bytes, should rather begin the next window. A frame that the
+    /// window needs anyway is not fetched again if that can be avoided.
+    pub(crate) fn is_full_before(&self, row: &IndexRow, stored_len: u64) -> bool {
+        let beyond = self.bytes >= 2 * WINDOW_BYTES || self.entries() >= 2 * WINDOW_ENTRIES;
+        if self.frames.contains(&(row.pack, row.frame)) || self.pieces.is_empty() {
+            return beyond;
+        }
+        let stored = self.stored_bytes.saturating_add(stored_len);
+        stored > WINDOW_STORED_BYTES || self.bytes >= WINDOW_BYTES || self.entries() >= WINDOW_ENTRIES
     }
 
     /// Whether entries without content have filled the window.
@@ -79,7 +90,10 @@ impl Window {
         self.announced.len()
     }
 
-    pub(crate) fn push(&mut self, piece: Piece) {
+    pub(crate) fn push(&mut self, piece: Piece, stored_len: u64) {
+        if self.frames.insert((piece.row.pack, piece.row.frame)) {
+            self.stored_bytes = self.stored_bytes.saturating_add(stored_len);
+        }
         self.bytes = self.bytes.saturating_add(piece.chunk.len as usize);
         self.pieces.push(piece);
     }
@@ -108,8 +122,9 @@ impl Window {
                 }),
             }
         }
+        // Requests at once are bounded: each may take a thread and a buffer of its own.
         let fetches = runs.into_iter().map(|run| run.fetch(reader, job));
-        let runs = futures_util::future::try_join_all(fetches).await?;
+        let runs = stream::iter(fetches).buffered(job.resources().requests()).try_collect().await?;
         Ok(FetchedWindow { runs, announced, inline })
     }
 }
