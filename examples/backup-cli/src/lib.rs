@@ -54,7 +54,12 @@ pub fn main(registry: Registry) -> ExitCode {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
     // Two threads: one may be busy with a listing while the other answers signals. Heavy work runs on the job's own.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    // Few blocking threads: an allocator keeps what each of them freed, and a store's reads hand out megabytes.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
