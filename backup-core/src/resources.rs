@@ -1,84 +1,108 @@
-//! Memory, threads and transfer rates, shared by as many jobs as hold the same handle.
+//! Memory, threads, requests and transfer rates, shared by as many jobs as hold the same handle.
 
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+
+use tokio::sync::SemaphorePermit;
 
 use crate::limits::MIB;
+use crate::{JobContext, Result};
+
+mod pool;
+mod rate;
+
+pub(crate) use pool::{Lease, Processor};
+pub use rate::RateLimit;
 
 /// Buffers of a job that do not depend on its workers: packs being put, pages, entries on their way.
 const BASE_BYTES: usize = 64 * MIB;
 /// Buffers of one worker: a pack, a region, a frame before and after its transforms.
 const WORKER_BYTES: usize = 32 * MIB;
 
-/// A pool of resources. Clones share it: give one to every job of a process to bound them together.
+/// A pool of resources. Clones share it: give one to every job of a process, and together they keep within it.
+///
+/// - **Memory**: a job starts once there is enough for it with one worker, and takes what is free for more. Jobs that
+///   find none wait, in the order in which they came. So a job must not start another one on the same pool and wait for
+///   it, as a source that backs something up in its `begin` would.
+/// - **Processors**: of the threads of all jobs no more compute at once than the pool has workers.
+/// - **Requests** to stores and **transfer rates** count over all jobs.
 ///
 /// ```
-/// use backup_core::Resources;
+/// use backup_core::{JobContext, Resources};
 ///
-/// let resources = Resources::new().with_workers(2).with_memory_bytes(128 * 1024 * 1024);
+/// // Two jobs at once, each with up to two workers; together they send no more than 10 MiB a second.
+/// let resources = Resources::new().with_workers(2).with_memory_bytes(256 * 1024 * 1024);
 /// resources.upload().set_bytes_per_second(Some(10 * 1024 * 1024));
+/// let files = JobContext::new().with_resources(resources.clone());
+/// let database = JobContext::new().with_resources(resources);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Resources {
     workers: usize,
     memory_bytes: usize,
     requests: usize,
+    pool: Arc<pool::Pool>,
     upload: RateLimit,
     download: RateLimit,
 }
 
 impl Resources {
-    /// One worker a processor, at most 16, and the memory that they need; 8 requests at once, no rate limit.
+    /// One worker a processor, at most 16, and the memory that one job needs for them; 8 requests at once, no rate limit.
     pub fn new() -> Self {
         let workers = std::thread::available_parallelism().map_or(2, usize::from).min(16);
+        let memory_bytes = BASE_BYTES.saturating_add(WORKER_BYTES.saturating_mul(workers));
+        let requests = 8;
         Self {
             workers,
-            memory_bytes: BASE_BYTES.saturating_add(WORKER_BYTES.saturating_mul(workers)),
-            requests: 8,
+            memory_bytes,
+            requests,
+            pool: Arc::new(pool::Pool::new(workers, memory_bytes, requests)),
             upload: RateLimit::default(),
             download: RateLimit::default(),
         }
     }
 
-    /// The same pool with so many worker threads a job, 1 to 256.
+    /// A pool with so many workers, 1 to 256. Like every such change this makes a new pool: change first, then share.
     #[must_use]
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.workers = workers.clamp(1, 256);
-        self
+        self.renew()
     }
 
-    /// The same pool with this budget for a job's buffers in bytes, at least [`Resources::MEMORY_BYTES_MIN`]. A small
+    /// A pool with this budget for the buffers of its jobs in bytes, at least [`Resources::MEMORY_BYTES_MIN`]. A small
     /// budget lowers the number of workers. The table of known chunks comes on top: about 50 bytes a chunk.
     #[must_use]
     pub fn with_memory_bytes(mut self, bytes: usize) -> Self {
         self.memory_bytes = bytes.max(Self::MEMORY_BYTES_MIN);
-        self
+        self.renew()
     }
 
-    /// The same pool with so many requests to a store at once, 1 to 256.
+    /// A pool with so many requests to stores at once, 1 to 256.
     #[must_use]
     pub fn with_requests(mut self, requests: usize) -> Self {
         self.requests = requests.clamp(1, 256);
+        self.renew()
+    }
+
+    fn renew(mut self) -> Self {
+        self.pool = Arc::new(pool::Pool::new(self.workers, self.memory_bytes, self.requests));
         self
     }
 
     /// The least memory that a job can do with: one worker.
     pub const MEMORY_BYTES_MIN: usize = BASE_BYTES + WORKER_BYTES;
 
-    /// Worker threads of a job: as many as were asked for and the memory allows.
+    /// Worker threads of a job that has the pool to itself: as many as were asked for and the memory allows.
     pub fn workers(&self) -> usize {
         let affordable = self.memory_bytes.saturating_sub(BASE_BYTES) / WORKER_BYTES;
         self.workers.min(affordable.max(1))
     }
 
-    /// Budget for a job's buffers in bytes.
+    /// Budget for the buffers of all jobs in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.memory_bytes
     }
 
-    /// Requests to a store at once.
+    /// Requests to stores at once.
     pub fn requests(&self) -> usize {
         self.requests
     }
@@ -92,49 +116,25 @@ impl Resources {
     pub fn download(&self) -> &RateLimit {
         &self.download
     }
+
+    /// A job's memory and workers. Waits while others have them; ends with an error when the job is cancelled.
+    pub(crate) async fn lease(&self, job: &JobContext) -> Result<Lease> {
+        self.pool.lease(self.workers, job).await
+    }
+
+    /// The right to have a request under way. Must not be held while waiting for another.
+    pub(crate) async fn request(&self) -> Result<SemaphorePermit<'_>> {
+        self.pool.request().await
+    }
+
+    /// The right to compute on this thread. Must not be held over input or output.
+    pub(crate) fn processor(&self) -> Processor<'_> {
+        self.pool.processor()
+    }
 }
 
 impl Default for Resources {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// A transfer rate, adjustable at any time, shared by clones.
-#[derive(Debug, Clone, Default)]
-pub struct RateLimit(Arc<RateState>);
-
-#[derive(Debug, Default)]
-struct RateState {
-    // 0: no limit.
-    bytes_per_second: AtomicU64,
-    // When the line is free again.
-    free_at: Mutex<Option<Instant>>,
-}
-
-impl RateLimit {
-    /// Sets the limit; none lifts it.
-    pub fn set_bytes_per_second(&self, limit: Option<u64>) {
-        self.0.bytes_per_second.store(limit.unwrap_or(0), Ordering::Relaxed);
-    }
-
-    /// The limit.
-    pub fn bytes_per_second(&self) -> Option<u64> {
-        Some(self.0.bytes_per_second.load(Ordering::Relaxed)).filter(|limit| *limit > 0)
-    }
-
-    /// Waits until `bytes` more may be transferred. Dropping the future gives the place in line away unused.
-    pub async fn acquire(&self, bytes: u64) {
-        let Some(limit) = self.bytes_per_second() else { return };
-        let start = {
-            let mut free_at = self.0.free_at.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let now = Instant::now();
-            let start = free_at.filter(|at| *at > now).unwrap_or(now);
-            let seconds = bytes as f64 / limit as f64;
-            let cost = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(86_400));
-            *free_at = start.checked_add(cost);
-            start
-        };
-        tokio::time::sleep_until(start.into()).await;
     }
 }

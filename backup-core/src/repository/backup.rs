@@ -119,6 +119,8 @@ impl Repository {
         job: &JobContext,
     ) -> Result<BackupReport> {
         let started = Instant::now();
+        // Before the session is registered: collectors need not wait for one that waits for memory.
+        let lease = job.resources().lease(job).await?;
         let time = job.now();
         job.emit(&Event::Phase { name: "open" });
         let session = SnapshotId::random(&**job.random())?;
@@ -151,7 +153,7 @@ impl Repository {
         let known = KnownChunks::new(view.index.clone());
         let chunker = self.chunker()?;
         let store = self.store().clone();
-        let mut shared = Shared::new(store, known, chunker, transforms, job.clone(), options.dry_run);
+        let mut shared = Shared::new(store, known, chunker, transforms, job.clone(), lease, options.dry_run);
         shared.put = put;
         let shared = Arc::new(shared);
         job.emit(&Event::Phase { name: "read" });
@@ -249,7 +251,7 @@ async fn run_pipeline(
     info: &SourceInfo,
     parent: Option<Parent>,
 ) -> Result<(Finished, Trees, super::segment::SegmentBuilder)> {
-    let workers = shared.job.resources().workers();
+    let workers = shared.lease.workers();
     let (work_send, work) = async_channel::bounded(workers.saturating_mul(2));
     let (done_send, done) = async_channel::bounded(workers.saturating_mul(4));
     let (packs_send, packs) = async_channel::bounded(1);

@@ -100,6 +100,7 @@ async fn restore(
     job: &JobContext,
 ) -> Result<RestoreReport> {
     let started = Instant::now();
+    let lease = Arc::new(job.resources().lease(job).await?);
     job.emit(&Event::Phase { name: "open" });
     let info = snapshot.info();
     let totals = Arc::new(Totals::default());
@@ -110,7 +111,9 @@ async fn restore(
     job.emit(&Event::Phase { name: "write" });
     let work = async {
         match target.order() {
-            WriteOrder::Any => fetch::restore_parallel(snapshot, target, options, &totals, job).await?,
+            WriteOrder::Any => {
+                fetch::restore_parallel(snapshot, target, options, &totals, &lease, job).await?
+            }
             WriteOrder::Sequential => sequential::restore(snapshot, target, options, &totals, job).await?,
         }
         job.emit(&Event::Phase { name: "finish" });

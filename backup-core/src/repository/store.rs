@@ -56,6 +56,7 @@ impl Store {
         job.check()?;
         let len = bytes.len() as u64;
         job.resources().upload().acquire(len).await;
+        let _request = job.resources().request().await?;
         self.sink.put_or_same(key, bytes).await.map_err(|e| e.with_object(key))?;
         put.bytes.fetch_add(len, Ordering::Relaxed);
         put.objects.fetch_add(1, Ordering::Relaxed);
@@ -66,7 +67,9 @@ impl Store {
     /// Reads a part of an object.
     pub(crate) async fn get(&self, key: &ObjectKey, range: GetRange, job: &JobContext) -> Result<Fetched> {
         job.check()?;
+        let request = job.resources().request().await?;
         let fetched = self.sink.get(key, range).await.map_err(|e| e.with_object(key))?;
+        drop(request);
         job.resources().download().acquire(fetched.bytes.len() as u64).await;
         Ok(fetched)
     }
@@ -74,7 +77,9 @@ impl Store {
     /// Reads a whole object of at most `max` bytes.
     pub(crate) async fn get_whole(&self, key: &ObjectKey, max: usize, job: &JobContext) -> Result<Bytes> {
         job.check()?;
+        let request = job.resources().request().await?;
         let bytes = self.sink.get_whole(key, max).await.map_err(|e| e.with_object(key))?;
+        drop(request);
         job.resources().download().acquire(bytes.len() as u64).await;
         Ok(bytes)
     }

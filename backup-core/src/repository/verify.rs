@@ -105,11 +105,13 @@ impl Repository {
         guard::run(job, async move {
             options.check()?;
             let started = Instant::now();
+            let lease = job.resources().lease(job).await?;
             job.emit(&Event::Phase { name: "verify" });
             let mut verification = Verification {
                 repository: self,
                 options: *options,
                 job,
+                workers: lease.workers(),
                 report: VerifyReport::default(),
                 bad_frames: HashSet::new(),
                 bad_packs: HashMap::new(),
@@ -133,6 +135,7 @@ struct Verification<'a> {
     repository: &'a Repository,
     options: VerifyOptions,
     job: &'a JobContext,
+    workers: usize,
     report: VerifyReport,
     /// Frames that do not open or hold wrong chunks: pack and ordinal.
     bad_frames: HashSet<(u32, u32)>,
@@ -287,7 +290,14 @@ impl Verification<'_> {
                     return Err(Error::internal("a pack is gone"));
                 };
                 match reader.store.get_whole(&pack.key, limits::OBJECT_BYTES_MAX, job).await {
-                    Ok(bytes) => blocking(move || check_pack(&reader, number, &rows, &bytes, level)).await,
+                    Ok(bytes) => {
+                        let resources = job.resources().clone();
+                        blocking(move || {
+                            let _processor = resources.processor();
+                            check_pack(&reader, number, &rows, &bytes, level)
+                        })
+                        .await
+                    }
                     Err(error) if error.is_corruption() || error.kind() == ErrorKind::NotFound => {
                         Ok(PackCheck {
                             number,
@@ -300,7 +310,7 @@ impl Verification<'_> {
                 }
             }
         }))
-        .buffer_unordered(READS_MAX.max(job.resources().workers()));
+        .buffer_unordered(READS_MAX.max(self.workers));
         let mut done = 0_u64;
         while let Some(check) = reads.next().await {
             job.check()?;

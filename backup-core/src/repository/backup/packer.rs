@@ -46,7 +46,10 @@ impl Packer {
 
     /// Identifies a chunk and stores it unless it is known. Returns its identity and whether it was new.
     pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<(ChunkId, bool)> {
-        let id = self.shared.store.protection.chunk_id(bytes);
+        let id = {
+            let _processor = self.shared.job.resources().processor();
+            self.shared.store.protection.chunk_id(bytes)
+        };
         let len = u32::try_from(bytes.len()).map_err(|_| Error::internal("a chunk exceeds 32 bits"))?;
         if !self.shared.known.claim(id.short(), len) {
             return Ok((id, false));
@@ -87,7 +90,10 @@ impl Packer {
             }
         };
         // An error drops the pack and its salt with it.
-        pack.push_frame(&self.frame, &self.chunks)?;
+        {
+            let _processor = self.shared.job.resources().processor();
+            pack.push_frame(&self.frame, &self.chunks)?;
+        }
         self.frame.clear();
         self.chunks.clear();
         let full = pack.len() >= limits::PACK_TARGET_BYTES;

@@ -11,6 +11,7 @@ use crate::observer::Event;
 use crate::report::SkippedItems;
 use crate::repository::known::KnownChunks;
 use crate::repository::store::{PutCounters, Store};
+use crate::resources::Lease;
 use crate::transform::Transform;
 use crate::{Error, JobContext, Progress, Result, Skipped};
 
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) chunker: Chunker,
     pub(crate) transforms: Vec<Arc<dyn Transform>>,
     pub(crate) job: JobContext,
+    /// Given back when the last thread is gone.
+    pub(crate) lease: Lease,
     /// Nothing is put; new content is read, cut, identified and counted only.
     pub(crate) dry_run: bool,
     pub(crate) put: PutCounters,
@@ -50,6 +53,7 @@ impl Shared {
         chunker: Chunker,
         transforms: Vec<Arc<dyn Transform>>,
         job: JobContext,
+        lease: Lease,
         dry_run: bool,
     ) -> Self {
         Self {
@@ -58,6 +62,7 @@ impl Shared {
             chunker,
             transforms,
             job,
+            lease,
             dry_run,
             put: PutCounters::default(),
             counters: Counters::default(),

@@ -20,6 +20,7 @@ use crate::repository::content::ChunkStream;
 use crate::repository::guard;
 use crate::repository::reader::Reader;
 use crate::repository::snapshot::Snapshot;
+use crate::resources::Lease;
 use crate::target::{Target, Writer};
 use crate::{EntryKind, Error, JobContext, Result};
 
@@ -32,17 +33,21 @@ pub(crate) async fn restore_parallel(
     target: &dyn Target,
     options: &RestoreOptions,
     totals: &Arc<Totals>,
+    lease: &Arc<Lease>,
     job: &JobContext,
 ) -> Result<()> {
     let reader = snapshot.reader(job).await?;
     let (windows_send, windows) = async_channel::bounded(1);
     let retries = Arc::new(Retries::default());
     let mut ended = Vec::new();
-    for number in 0..job.resources().workers() {
+    for number in 0..lease.workers() {
         let (send, end) = oneshot::channel();
         let worker = RestoreWorker::new(reader.clone(), totals.clone(), retries.clone(), job.clone());
         let (windows, closer) = (windows.clone(), windows.clone());
+        let lease = lease.clone();
         let body = move || {
+            // Memory counts as taken until the last worker is gone.
+            let _lease = lease;
             let result = guard::caught(|| worker.run(windows));
             if result.is_err() {
                 closer.close();

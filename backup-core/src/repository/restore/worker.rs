@@ -83,6 +83,7 @@ impl RestoreWorker {
                 let start = usize::try_from(range.start.saturating_sub(run.start)).unwrap_or(usize::MAX);
                 let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
                 let stored = bytes.get(start..start.saturating_add(len)).unwrap_or_default();
+                let _processor = self.job.resources().processor();
                 let result = pack.open_frame(
                     &self.reader.store,
                     piece.row.frame,
