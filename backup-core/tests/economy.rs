@@ -60,6 +60,26 @@ async fn an_unchanged_second_backup_opens_nothing_and_stores_next_to_nothing() {
 }
 
 #[tokio::test]
+async fn a_tree_backed_up_as_soon_as_it_is_made_is_not_read_by_the_second_backup() {
+    let tree = tempfile::tempdir().unwrap();
+    (0..50).for_each(|number| {
+        std::fs::write(tree.path().join(number.to_string()), random(number, 500)).unwrap()
+    });
+    let source = FilesSource::new(tree.path()).unwrap();
+    let (setup, _) = in_memory(Protect::Plain, ChunkerParameters::default()).await;
+    let options = BackupOptions::default();
+    let backup = || setup.repository.backup(&source, &options, &setup.job);
+    assert_eq!(backup().await.unwrap().entries_unchanged, 0);
+    let second = backup().await.unwrap();
+    assert_eq!((second.entries_unchanged, second.bytes_read), (50, 0));
+    // What changed in between is, however quickly.
+    std::fs::write(tree.path().join("7"), random(99, 500)).unwrap();
+    let third = backup().await.unwrap();
+    assert_eq!((third.entries_unchanged, third.bytes_read), (49, 500));
+    assert_eq!(backup().await.unwrap().bytes_read, 0);
+}
+
+#[tokio::test]
 async fn one_changed_file_in_a_directory_of_100_000_stores_little_beyond_its_chunks() {
     let (setup, sink) = in_memory(Protect::Encrypted, ChunkerParameters::default()).await;
     let mut entries: Vec<_> = (0..100_000_u64)

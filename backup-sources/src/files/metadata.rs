@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use backup_core::entry::XATTR_PREFIX;
 use backup_core::limits;
@@ -40,16 +40,10 @@ pub(super) fn is_sparse(stat: &Stat) -> bool {
 /// would tell the difference for ever after. A file changed less than a tick before it was seen is therefore read again
 /// next time. A modification time far in the future was set by hand and does not count: a write would bring it back.
 pub(super) fn stamp(stat: &Stat, seen: Timestamp) -> Option<Box<[u8]>> {
-    let (modified, changed) = (system::modified(stat), system::changed(stat));
-    let seen = nanoseconds(seen);
-    let recent = |time: Timestamp| {
-        let window = if time.nanoseconds() == 0 { COARSE_NANOSECONDS } else { TICK_NANOSECONDS };
-        nanoseconds(time).saturating_add(window) >= seen
-    };
-    let set_by_hand = nanoseconds(modified) > seen.saturating_add(COARSE_NANOSECONDS);
-    if recent(changed) || (recent(modified) && !set_by_hand) {
+    if !unsettled(stat, seen).is_zero() {
         return None;
     }
+    let (modified, changed) = (system::modified(stat), system::changed(stat));
     let mut stamp = Vec::with_capacity(24);
     varint(&mut stamp, stat.st_ino);
     varint(&mut stamp, zigzag(changed.seconds().wrapping_sub(modified.seconds())));
@@ -58,6 +52,43 @@ pub(super) fn stamp(stat: &Stat, seen: Timestamp) -> Option<Box<[u8]>> {
         zigzag(i64::from(changed.nanoseconds()).wrapping_sub(i64::from(modified.nanoseconds()))),
     );
     Some(stamp.into_boxed_slice())
+}
+
+/// How long from `seen` on this state of a file has no stamp, because a change could go unnoticed; zero if it has one.
+fn unsettled(stat: &Stat, seen: Timestamp) -> Duration {
+    let (modified, changed) = (system::modified(stat), system::changed(stat));
+    let seen = nanoseconds(seen);
+    let left = |time: Timestamp| {
+        let window = if time.nanoseconds() == 0 { COARSE_NANOSECONDS } else { TICK_NANOSECONDS };
+        nanoseconds(time).saturating_add(window).saturating_add(1).saturating_sub(seen).max(0)
+    };
+    let set_by_hand = nanoseconds(modified) > seen.saturating_add(COARSE_NANOSECONDS);
+    let left = left(changed).max(if set_by_hand { 0 } else { left(modified) });
+    Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
+}
+
+/// The one wait of a walk that meets what was written a moment ago: until one tick after it began. Then all that stood
+/// there at the beginning has settled, so that a backup right after its tree was made leaves stamps; what is written
+/// while the walk goes on has none.
+#[derive(Debug)]
+pub(super) struct Settling {
+    began: Instant,
+}
+
+impl Settling {
+    pub(super) fn new() -> Self {
+        Self { began: Instant::now() }
+    }
+
+    /// How long to wait before this file is looked at again; none if it has a stamp, or waiting would not help.
+    pub(super) fn wait(&self, stat: &Stat, seen: Timestamp) -> Option<Duration> {
+        let tick = Duration::from_nanos(u64::try_from(TICK_NANOSECONDS).unwrap_or_default());
+        let left = tick.checked_sub(self.began.elapsed()).filter(|left| !left.is_zero())?;
+        let unsettled = unsettled(stat, seen);
+        // Where times are coarser than the kernel's ticks, or its clock is not ours, a tick does not help.
+        let helps = !unsettled.is_zero() && unsettled <= tick.saturating_add(Duration::from_nanos(1));
+        helps.then(|| left.max(unsettled))
+    }
 }
 
 /// The inode in a stamp.
@@ -225,6 +256,28 @@ mod tests {
         assert_eq!(stamp(&stat, system::changed(&stat)), None);
         assert_eq!(stamp(&stat, later(-100)), None, "a clock that was set back");
         assert!(stamp(&stat, later(1)).is_some());
+    }
+
+    #[test]
+    fn a_walk_waits_once_and_no_longer_than_a_tick() {
+        let stat = stat_of_new_file();
+        let changed = system::changed(&stat);
+        let settling = || Settling { began: Instant::now() };
+        assert_eq!(settling().wait(&stat, later(1)), None, "nothing to wait for");
+        assert_eq!(settling().wait(&stat, changed.saturating_add_seconds(-3600)), None, "another clock");
+        let wait = settling().wait(&stat, changed).unwrap();
+        assert!(wait <= Duration::from_millis(21), "{wait:?}");
+        let settled = SystemTime::UNIX_EPOCH + Duration::new(changed.seconds() as u64, changed.nanoseconds());
+        assert!(stamp(&stat, (settled + wait).into()).is_some(), "it was long enough");
+        // Of a file that is older by half a tick less is left, but others may be younger.
+        let half = (settled + Duration::from_millis(10)).into();
+        assert!(settling().wait(&stat, half).unwrap() > Duration::from_millis(11));
+        let began = Instant::now().checked_sub(Duration::from_millis(20)).unwrap();
+        assert_eq!(
+            Settling { began }.wait(&stat, changed),
+            None,
+            "what is recent now changed since it began"
+        );
     }
 
     #[test]

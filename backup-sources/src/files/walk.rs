@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::Settings;
 use super::links::{AWAITED_MAX, HardLinks};
 use super::listing::{Listing, ListingBuffer};
-use super::metadata::{self, Xattrs};
+use super::metadata::{self, Settling, Xattrs};
 use super::roots::Root;
 use crate::system::{describe, file_type, size};
 
@@ -35,6 +35,7 @@ pub(super) struct Walk {
     /// The directory that `xattrs` reads from: the depth of its frame.
     entered: Option<usize>,
     forgotten_told: bool,
+    settling: Settling,
 }
 
 /// A directory that is being walked.
@@ -62,6 +63,7 @@ impl Walk {
             xattrs: Xattrs::new(),
             entered: None,
             forgotten_told: false,
+            settling: Settling::new(),
         }
     }
 
@@ -183,8 +185,18 @@ impl Walk {
     ) -> Option<(OwnedFd, Stat)> {
         let flags = if visit.follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
         // The clock is read before the file, so that what happens in between counts as recent.
-        let seen = metadata::now();
-        let stat = match rustix::fs::statat(&directory, name, flags) {
+        let mut seen = metadata::now();
+        let mut stat = rustix::fs::statat(&directory, name, flags);
+        if self.settings.stamps
+            && let Ok(first) = &stat
+            && file_type(first) == FileType::RegularFile
+            && let Some(wait) = self.settling.wait(first, seen)
+        {
+            std::thread::sleep(wait);
+            seen = metadata::now();
+            stat = rustix::fs::statat(&directory, name, flags);
+        }
+        let stat = match stat {
             Ok(stat) => stat,
             Err(error) => {
                 let why = if error == Errno::NOENT {
@@ -225,7 +237,7 @@ impl Walk {
         match kind {
             FileType::RegularFile => {
                 entry.size = Some(size(&stat));
-                entry.stamp = metadata::stamp(&stat, seen);
+                entry.stamp = if self.settings.stamps { metadata::stamp(&stat, seen) } else { None };
                 entry.sparse = metadata::is_sparse(&stat);
             }
             FileType::Directory => entry.kind = EntryKind::Directory,
