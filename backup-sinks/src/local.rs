@@ -11,6 +11,7 @@ use bytes::Bytes;
 use self::disk::{Disk, SystemDisk};
 use self::tree::Tree;
 
+mod buffers;
 #[cfg(test)]
 mod crash;
 mod delete;

@@ -1,11 +1,9 @@
 //! Reading an object or a part of it.
 
 use std::fs::File;
-use std::io;
+use std::io::{Read, Seek, SeekFrom};
 
 use backup_core::{Error, ErrorKind, Fetched, GetRange, ObjectKey, Result, limits};
-use rustix::buffer::spare_capacity;
-use rustix::io::Errno;
 
 use super::tree::{Tree, open_object};
 
@@ -25,21 +23,19 @@ pub(super) fn get(tree: &Tree, key: &ObjectKey, range: &GetRange) -> Result<Fetc
         let message = format!("{count} bytes were asked of it at once; no object has that many");
         return Err(Error::new(ErrorKind::LimitExceeded, message));
     }
-    let bytes = read_at(&file, range.start, count)?;
-    Ok(Fetched { bytes: bytes.into(), object_len })
+    let mut bytes = tree.buffers.take(count);
+    read_at(&file, range.start, count, &mut bytes)?;
+    Ok(Fetched { bytes: tree.buffers.lend(bytes), object_len })
 }
 
-fn read_at(file: &File, start: u64, count: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(count);
-    while bytes.len() < count {
-        let offset = start.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        match rustix::io::pread(file, spare_capacity(&mut bytes), offset) {
-            Ok(0) => return Err(Error::corruption("the file was cut short while it was being read")),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::io("the object could not be read", io::Error::from(errno))),
-        }
+fn read_at(mut file: &File, start: u64, count: usize, bytes: &mut Vec<u8>) -> Result<()> {
+    let mut read = || {
+        file.seek(SeekFrom::Start(start))?;
+        file.take(count as u64).read_to_end(bytes)
+    };
+    match read() {
+        Ok(read) if read < count => Err(Error::corruption("the file was cut short while it was being read")),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::io("the object could not be read", error)),
     }
-    // More capacity may have been given than was asked for.
-    bytes.truncate(count);
-    Ok(bytes)
 }

@@ -11,6 +11,7 @@ use backup_core::{Error, ErrorKind, ObjectKey, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::buffers::ReadBuffers;
 use super::disk::{Directory, Disk};
 
 /// Levels of directories that stay for ever: `data/ab` at level 2 does, `control/sessions/<id>` at level 3 goes with
@@ -25,6 +26,7 @@ const DURABLE_MAX: usize = 4096;
 pub(super) struct Tree {
     root: Arc<Directory>,
     pub(super) disk: Arc<dyn Disk>,
+    pub(super) buffers: ReadBuffers,
     durable: Mutex<HashSet<String>>,
 }
 
@@ -50,7 +52,12 @@ impl Tree {
         // The root itself may be reached through links: the caller named it.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root: OwnedFd = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self { root: Arc::new(Directory::new(root, "")), disk, durable: Mutex::default() })
+        Ok(Self {
+            root: Arc::new(Directory::new(root, "")),
+            disk,
+            buffers: ReadBuffers::default(),
+            durable: Mutex::default(),
+        })
     }
 
     pub(super) fn root(&self) -> &Arc<Directory> {

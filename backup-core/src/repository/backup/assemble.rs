@@ -16,7 +16,7 @@ use crate::repository::tree::EntryTreeBuilder;
 use crate::{EntryOrder, Result};
 
 /// Batches that may be under way at once; what bounds the memory of entries out of order.
-pub(crate) const WINDOW_BATCHES: usize = 64;
+pub(crate) const WINDOW_BATCHES: usize = 32;
 
 /// What feeder and assembler agree on.
 #[derive(Debug)]

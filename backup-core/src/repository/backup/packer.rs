@@ -83,8 +83,7 @@ impl Packer {
             None => {
                 let mut salt = [0; 32];
                 self.shared.job.random().fill(&mut salt)?;
-                let content = self.object_type == ObjectType::Data;
-                let buffer = if content { self.shared.buffers.take() } else { Vec::new() };
+                let buffer = self.shared.buffers.take();
                 let protection = &*self.shared.store.protection;
                 ObjectWriter::new(protection, self.object_type, &self.shared.transforms, salt, buffer)?
             }

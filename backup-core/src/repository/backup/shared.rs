@@ -137,7 +137,7 @@ pub(crate) struct Buffers(Mutex<Vec<Vec<u8>>>);
 const BUFFERS_MAX: usize = 4;
 
 impl Buffers {
-    /// A buffer for a pack of content.
+    /// A buffer for a pack. Memory that nothing is ever written to costs none.
     pub(crate) fn take(&self) -> Vec<u8> {
         let kept = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
         kept.unwrap_or_else(|| Vec::with_capacity(limits::PACK_TARGET_BYTES.saturating_add(2 * limits::MIB)))
@@ -145,9 +145,6 @@ impl Buffers {
 
     /// Takes back the memory of a pack if nobody else holds it.
     pub(crate) fn give_back(&self, bytes: Bytes) {
-        if bytes.len() < limits::PACK_TARGET_BYTES {
-            return;
-        }
         if let Ok(buffer) = bytes.try_into_mut() {
             let mut kept = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             if kept.len() < BUFFERS_MAX {
