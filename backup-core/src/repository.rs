@@ -240,6 +240,7 @@ impl Repository {
     /// Stores a set. Its snapshots must be stored already.
     pub async fn create_set(&self, set: &SnapshotSet, job: &JobContext) -> Result<()> {
         guard::run(job, async move {
+            self.control_for_writing().await?;
             for component in &set.components {
                 if let Some(id) = component.snapshot {
                     self.snapshot_document(id, job).await?;
@@ -324,14 +325,28 @@ impl Repository {
         if self.held_fences().len() != fenced {
             *self.inner.index.lock().await = None;
         }
-        let sessions = self.store().sink.list_all(keys::SESSIONS).await?;
+        let control = self.control_for_writing().await?;
         let outcomes = self.committed_sessions(job).await?;
-        let unfinished = sessions.iter().filter_map(|meta| {
+        let unfinished = control.iter().filter_map(|meta| {
             let name = meta.key.as_str().strip_prefix(keys::SESSIONS)?.strip_suffix("/open")?;
             name.parse::<SnapshotId>().ok().filter(|id| !outcomes.contains(id))
         });
         // This writer's own session is always among them.
         if unfinished.count() > 1 { self.full_view(job).await } else { self.view(job).await }
+    }
+
+    /// What stands under `control/`, for a writer: it stops where a collection was begun, because it does not know what
+    /// may have been condemned.
+    pub(crate) async fn control_for_writing(&self) -> Result<Vec<crate::ObjectMeta>> {
+        let control = self.store().sink.list_all(keys::CONTROL).await?;
+        match control.iter().find(|meta| meta.key.as_str().starts_with(keys::COLLECTIONS)) {
+            None => Ok(control),
+            Some(collection) => {
+                let message = "a collection was begun in this repository, and this version cannot write beside collections; \
+                               use the version that began it";
+                Err(Error::new(ErrorKind::Unsupported, message).with_object(&collection.key))
+            }
+        }
     }
 
     pub(crate) fn reader(&self, index: Arc<Index>) -> Reader {

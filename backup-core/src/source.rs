@@ -71,13 +71,16 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
 pub trait SourceRun: Send + Sync {
     /// The next entries, at most `max`; empty at the end.
     ///
-    /// An error fails the job. What merely cannot be read is an [`Item::Skipped`].
+    /// An error fails the job. What merely cannot be read is an [`Item::Skipped`]; what exceeds the format's
+    /// [limits](crate::limits) the engine skips itself.
     async fn next(&mut self, max: usize) -> Result<Vec<Item>>;
 
     /// Gives access to the content of an entry that this run yielded.
     ///
     /// Called only where the engine needs the content, in the order of the entries. It should return at once: slow work
-    /// belongs into the content's reader, which runs beside others.
+    /// belongs into the content's reader, which runs beside others. When the last entry was yielded, it may be called for
+    /// hard links as well: where a file could not be read by its first name, one of them becomes the file. An error then
+    /// skips the link.
     async fn open(&self, entry: &Entry) -> Result<Content>;
 
     /// Ends the run after the last content was read: the hook after, and what is known only now.
@@ -104,7 +107,8 @@ impl From<Entry> for Item {
 /// What a source knows when everything has been read.
 #[derive(Debug, Default)]
 pub struct Finished {
-    /// Entries that only now exist, with their content: labels, manifests. They stand in the snapshot's trailing list.
+    /// Entries that only now exist, with their content: labels, manifests. They stand in the snapshot's trailing list. A
+    /// name that the run has yielded before, or that stands here twice, fails the job.
     pub trailing: Vec<(Entry, Content)>,
     /// Named positions of the source for this snapshot: a log sequence number, a file and offset, a time.
     pub position: Vec<(String, String)>,

@@ -160,7 +160,7 @@ async fn extreme_entries_come_back() {
 }
 
 #[tokio::test]
-async fn what_exceeds_the_format_is_refused_and_never_stored_unreadable() {
+async fn what_exceeds_the_format_is_skipped_and_never_stored_unreadable() {
     for megabytes in [3, 9, 17] {
         let (setup, _) = in_memory(Protect::Plain, SMALL).await;
         let mut heavy = TestEntry::file("heavy", &b"content"[..]);
@@ -171,20 +171,19 @@ async fn what_exceeds_the_format_is_refused_and_never_stored_unreadable() {
             })
             .collect();
         let entries = (0..2000).map(|n| TestEntry::file(&format!("i{n:06}"), text(n, 200)));
-        let source = TestSource::new(entries.chain([heavy]).collect());
-        match setup.backup(&source).await {
-            Ok(report) => {
-                setup.assert_restores(report.snapshot.unwrap(), &source).await;
-                common::delete_all(&**setup.repository.sink(), "index/").await;
-                let opened = setup.reopen(setup.repository.sink().clone()).await.unwrap();
-                opened.assert_restores(report.snapshot.unwrap(), &source).await;
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::InvalidInput, "{megabytes} MB: {error}");
-                assert_eq!(error.entry(), Some("heavy"));
-                assert!(megabytes > 3);
-            }
+        let mut source = TestSource::new(entries.chain([heavy]).collect());
+        let report = setup.backup(&source).await.unwrap();
+        let skipped: Vec<_> = report.skipped.named().iter().map(|item| item.name.as_str()).collect();
+        if megabytes > 3 {
+            assert_eq!(skipped, ["heavy"]);
+            source.entries.retain(|test| test.entry.name.as_bytes() != b"heavy");
+        } else {
+            assert_eq!(skipped, [""; 0]);
         }
+        setup.assert_restores(report.snapshot.unwrap(), &source).await;
+        common::delete_all(&**setup.repository.sink(), "index/").await;
+        let opened = setup.reopen(setup.repository.sink().clone()).await.unwrap();
+        opened.assert_restores(report.snapshot.unwrap(), &source).await;
     }
 }
 
@@ -420,4 +419,34 @@ async fn a_dry_run_says_what_would_be_stored_and_stores_nothing() {
     let done = setup.repository.backup(&source, &options, &setup.job).await.unwrap();
     assert_eq!((planned.entries, planned.bytes_added), (done.entries, done.bytes_added));
     assert_eq!((planned.bytes_logical, planned.bytes_read), (done.bytes_logical, done.bytes_read));
+}
+
+#[tokio::test]
+async fn short_content_is_the_same_whether_it_stands_in_its_entry_or_in_chunks() {
+    for protect in BOTH {
+        let (setup, _) = in_memory(protect, TINY).await;
+        let stored = async |len: usize, seed: u64, body: Body| {
+            let id =
+                setup.store(&TestSource::new(vec![TestEntry::file("a", random(seed, len)).body(body)])).await;
+            setup.repository.snapshot(id, &setup.job).await.unwrap()
+        };
+        for len in [0, 1, 50, 90, 96, 97] {
+            let inline = stored(len, 1, Body::Blocking).await;
+            let chunked = stored(len, 1, Body::Async).await;
+            for (a, b) in [(&inline, &chunked), (&chunked, &inline)] {
+                let mut diff = setup.repository.diff(a, b, &setup.job).await.unwrap();
+                assert_eq!(diff.next().await.unwrap(), None, "{len} bytes");
+            }
+            for other in [stored(len, 2, Body::Async).await, stored(len + 1, 1, Body::Async).await] {
+                let mut diff = setup.repository.diff(&inline, &other, &setup.job).await.unwrap();
+                let change = diff.next().await.unwrap();
+                let same = len == 0 && other.info().bytes_logical == 0;
+                assert_eq!(
+                    change.map(|change| change.kind),
+                    (!same).then_some(ChangeKind::Modified),
+                    "{len}"
+                );
+            }
+        }
+    }
 }

@@ -35,7 +35,7 @@ fn the_top_level_holds_what_the_design_names_and_nothing_else() {
     let names: BTreeSet<_> = names_in(&root()).into_iter().filter(|name| !name.starts_with('.')).collect();
     let allowed: BTreeSet<_> = TOP_LEVEL.map(String::from).into();
     assert_eq!(names.difference(&allowed).collect::<Vec<_>>(), Vec::<&String>::new(), "unexpected");
-    let optional = ["target", "Cargo.lock", "README.md"];
+    let optional = ["target", "Cargo.lock"];
     let missing: Vec<_> =
         allowed.difference(&names).filter(|name| !optional.contains(&name.as_str())).collect();
     assert_eq!(missing, Vec::<&String>::new(), "missing");

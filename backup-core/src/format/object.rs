@@ -6,6 +6,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::FORMAT_VERSION;
+use super::check::check_step;
 use super::codec::Cursor;
 use super::directory::{ChunkRecord, Directory, FrameRecord};
 use crate::limits;
@@ -252,6 +253,17 @@ impl ObjectWriter {
 
     /// Transforms, seals and appends a frame; returns its ordinal.
     pub fn push_frame(&mut self, plain: &[u8], chunks: &[ChunkRecord]) -> Result<u32> {
+        self.push_frame_checked(plain, chunks, None)
+    }
+
+    /// [`push_frame`](Self::push_frame) that decodes what it encoded, step by step, into the buffer `check`. A step that
+    /// does not give back its input is [`ErrorKind::Internal`] and names its transform.
+    pub fn push_frame_checked(
+        &mut self,
+        plain: &[u8],
+        chunks: &[ChunkRecord],
+        check: Option<&mut Vec<u8>>,
+    ) -> Result<u32> {
         if self.broken || !self.has_room(chunks.len()) || plain.len() > limits::FRAME_PLAIN_BYTES_MAX {
             return Err(Error::internal("a frame was pushed that the object cannot take"));
         }
@@ -260,7 +272,8 @@ impl ObjectWriter {
         let ordinal =
             u32::try_from(self.directory.frames.len()).map_err(|_| Error::internal("too many frames"))?;
         let start = self.buffer.len();
-        let mask = self.sealing.seal_frame(ordinal, plain, None, &mut self.scratch, &mut self.buffer)?;
+        let mask =
+            self.sealing.seal_frame(ordinal, plain, None, &mut self.scratch, &mut self.buffer, check)?;
         let stored = self.buffer.get(start..).unwrap_or_default();
         self.hash.update(stored);
         let frame =
@@ -271,7 +284,12 @@ impl ObjectWriter {
     }
 
     /// Seals the directory and closes the object.
-    pub fn finish(mut self) -> Result<SealedObject> {
+    pub fn finish(self) -> Result<SealedObject> {
+        self.finish_checked(None)
+    }
+
+    /// [`finish`](Self::finish) that decodes the directory as [`push_frame_checked`](Self::push_frame_checked) does frames.
+    pub fn finish_checked(mut self, check: Option<&mut Vec<u8>>) -> Result<SealedObject> {
         if self.broken {
             return Err(Error::internal("an object was finished after an error"));
         }
@@ -279,8 +297,14 @@ impl ObjectWriter {
         let ordinal = len_u32(self.directory.frames.len())?;
         let plain = self.directory.encode();
         let tail = DirectoryTail { frames: ordinal, signature_len: UNSIGNED.len() as u16 };
-        let mask =
-            self.sealing.seal_frame(ordinal, &plain, Some(tail), &mut self.scratch, &mut self.buffer)?;
+        let mask = self.sealing.seal_frame(
+            ordinal,
+            &plain,
+            Some(tail),
+            &mut self.scratch,
+            &mut self.buffer,
+            check,
+        )?;
         let stored_len = self.buffer.len().saturating_sub(start);
         let trailer = Trailer {
             directory_stored_len: len_u32(stored_len)?,
@@ -473,6 +497,7 @@ impl Sealing {
         directory: Option<DirectoryTail>,
         scratch: &mut Scratch,
         output: &mut Vec<u8>,
+        mut check: Option<&mut Vec<u8>>,
     ) -> Result<u8> {
         let plain_len = len_u32(plain.len())?;
         let mut mask = 0_u8;
@@ -482,6 +507,9 @@ impl Sealing {
             let input = if applied { &scratch.front[..] } else { plain };
             let frame = self.context(ordinal, plain.len(), &self.header_hash);
             if transform.encode(&frame, input, &mut scratch.back)? == Encoded::Applied {
+                if let Some(check) = &mut check {
+                    check_step(&**transform, &frame, input, &scratch.back, check)?;
+                }
                 std::mem::swap(&mut scratch.front, &mut scratch.back);
                 mask |= 1_u8.checked_shl(bit as u32).unwrap_or(0);
                 applied = true;
@@ -489,10 +517,15 @@ impl Sealing {
         }
         let input = if applied { &scratch.front[..] } else { plain };
         let data = self.associated_data(ordinal, plain_len, mask, directory);
-        match self.seal.encode(&self.context(ordinal, plain.len(), &data), input, output)? {
-            Encoded::Applied => Ok(mask),
-            Encoded::Skipped => Err(Error::internal("the seal refused to seal")),
+        let frame = self.context(ordinal, plain.len(), &data);
+        let start = output.len();
+        if self.seal.encode(&frame, input, output)? == Encoded::Skipped {
+            return Err(Error::internal("the seal refused to seal"));
         }
+        if let Some(check) = check {
+            check_step(&*self.seal, &frame, input, output.get(start..).unwrap_or_default(), check)?;
+        }
+        Ok(mask)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call site each; a struct would only rename them")]

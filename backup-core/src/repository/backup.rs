@@ -23,6 +23,8 @@ use crate::{Error, Finished, JobContext, Result, SnapshotId, SnapshotInfo};
 
 mod assemble;
 mod feed;
+mod links;
+mod names;
 mod packer;
 mod shared;
 mod sort;
@@ -72,6 +74,10 @@ pub struct BackupOptions {
     pub transforms: Option<Vec<Arc<dyn Transform>>>,
     /// Whether to find out what would be stored without storing it.
     pub dry_run: bool,
+    /// Whether every frame of a pack is decoded again and compared before the pack is put, so that a fault in compression
+    /// or encryption is found while the source still has the data. Costs what a restore's decoding costs. Builds with
+    /// debug assertions do so always.
+    pub verify_encoding: bool,
 }
 
 impl BackupOptions {
@@ -153,7 +159,7 @@ impl Repository {
         let known = KnownChunks::new(view.index.clone());
         let chunker = self.chunker()?;
         let store = self.store().clone();
-        let mut shared = Shared::new(store, known, chunker, transforms, job.clone(), lease, options.dry_run);
+        let mut shared = Shared::new(store, known, chunker, transforms, job.clone(), lease, options);
         shared.put = put;
         let shared = Arc::new(shared);
         job.emit(&Event::Phase { name: "read" });

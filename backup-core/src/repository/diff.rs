@@ -1,12 +1,15 @@
 //! What differs between two snapshots: a merge of their sorted entries.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::entries::EntryStream;
 use super::snapshot::Snapshot;
 use super::{Repository, guard};
+use crate::format::chunks::StoredContent;
 use crate::format::entries::StoredEntry;
-use crate::{Entry, EntryName, JobContext, Result};
+use crate::{Entry, EntryName, JobContext, Protection, Result};
 
 /// How an entry differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -16,7 +19,7 @@ pub enum ChangeKind {
     Added,
     /// Only the first snapshot has it.
     Removed,
-    /// Its kind or content differs.
+    /// Its kind or content differs. Content is compared by its chunks: what another source cut otherwise counts as different.
     Modified,
     /// Only its metadata differs.
     Metadata,
@@ -38,6 +41,7 @@ pub struct Change {
 /// The differences between two snapshots in order, those of trailing entries last.
 #[derive(Debug)]
 pub struct DiffStream {
+    protection: Arc<dyn Protection>,
     parts: Vec<(EntryStream, EntryStream)>,
     heads: (Option<StoredEntry>, Option<StoredEntry>),
 }
@@ -56,7 +60,8 @@ impl Repository {
             // Worked off from the back.
             let parts =
                 vec![part(a.trailing_root(), b.trailing_root()), part(a.sorted_root(), b.sorted_root())];
-            Ok(DiffStream { parts, heads: (None, None) })
+            let protection = self.protection().clone();
+            Ok(DiffStream { protection, parts, heads: (None, None) })
         })
         .await
     }
@@ -84,19 +89,27 @@ impl DiffStream {
             };
             let before = if order.is_le() { self.heads.0.take() } else { None };
             let after = if order.is_ge() { self.heads.1.take() } else { None };
-            if let Some(change) = compare(before, after) {
+            if let Some(change) = compare(before, after, &*self.protection) {
                 return Ok(Some(change));
             }
         }
     }
 }
 
-fn compare(before: Option<StoredEntry>, after: Option<StoredEntry>) -> Option<Change> {
+fn compare(
+    before: Option<StoredEntry>,
+    after: Option<StoredEntry>,
+    protection: &dyn Protection,
+) -> Option<Change> {
     let name = after.as_ref().or(before.as_ref())?.entry.name.clone();
     let kind = match (&before, &after) {
         (None, _) => ChangeKind::Added,
         (_, None) => ChangeKind::Removed,
-        (Some(a), Some(b)) if a.entry.kind != b.entry.kind || a.content != b.content => ChangeKind::Modified,
+        (Some(a), Some(b))
+            if a.entry.kind != b.entry.kind || !same_content(&a.content, &b.content, protection) =>
+        {
+            ChangeKind::Modified
+        }
         (Some(a), Some(b)) => {
             // A stamp tells of the source's bookkeeping, not of the entry.
             let same = a.entry.posix == b.entry.posix && a.entry.attributes == b.entry.attributes;
@@ -114,4 +127,21 @@ fn compare(before: Option<StoredEntry>, after: Option<StoredEntry>) -> Option<Ch
         before: before.map(|stored| stored.entry),
         after: after.map(|stored| stored.entry),
     })
+}
+
+// Short content stands in its entry or in chunks, depending on how it was read.
+fn same_content(a: &StoredContent, b: &StoredContent, protection: &dyn Protection) -> bool {
+    match (a, b) {
+        (StoredContent::Inline(bytes), StoredContent::Chunks(chunks))
+        | (StoredContent::Chunks(chunks), StoredContent::Inline(bytes)) => {
+            let mut rest = &bytes[..];
+            let same = chunks.iter().all(|chunk| {
+                let Some((bytes, after)) = rest.split_at_checked(chunk.len as usize) else { return false };
+                rest = after;
+                protection.chunk_id(bytes) == chunk.id
+            });
+            same && rest.is_empty()
+        }
+        _ => a == b,
+    }
 }

@@ -26,6 +26,9 @@ impl Repository {
                     .put_document(&keys::session(session)?, ObjectType::Session, &document, &put, job)
                     .await?;
             }
+            if !dry_run {
+                self.control_for_writing().await?;
+            }
             let mut report = RepairReport::default();
             let committed = self.committed_sessions(job).await?;
             let index = index::Index::load(store, &committed, job).await?;

@@ -20,11 +20,13 @@ use crate::{Entry, EntryKind, EntryName, Error, JobContext, Result};
 mod fetch;
 mod files;
 mod retry;
+mod selected;
 mod sequential;
 mod totals;
 mod window;
 mod worker;
 
+use selected::Selected;
 use totals::Totals;
 
 /// Which entries to restore.
@@ -35,7 +37,8 @@ pub enum Selection {
     All,
     /// These and everything below them.
     Names(Vec<EntryName>),
-    /// Those for which the function says so. Called once or twice an entry, in the order of the snapshot.
+    /// Those for which the function says so. Called once or twice an entry, in the order of the snapshot, and again for a
+    /// file to which a selected entry is a hard link.
     Filter(Arc<dyn Fn(&Entry) -> bool + Send + Sync>),
 }
 
@@ -46,6 +49,15 @@ impl Selection {
             Self::All => true,
             Self::Names(names) => names.iter().any(|name| entry.name.is_within(name)),
             Self::Filter(filter) => filter(entry),
+        }
+    }
+
+    /// The same from the name alone, where that is enough.
+    fn selects_name(&self, name: &EntryName) -> Option<bool> {
+        match self {
+            Self::All => Some(true),
+            Self::Names(names) => Some(names.iter().any(|selected| name.is_within(selected))),
+            Self::Filter(_) => None,
         }
     }
 }
@@ -72,7 +84,7 @@ impl Repository {
     ///
     /// Every chunk is checked against its identity before it is written. An entry whose chunks are damaged or missing
     /// is named in the report and not left as if it were whole; all others are restored. A failure of the store as a
-    /// whole fails the job.
+    /// whole fails the job. Of hard links to a file that is not selected, the first selected one becomes the file.
     ///
     /// Cancellation: dropping the future or cancelling the job stops everything; entries under way are removed, finished
     /// ones stay.
@@ -110,15 +122,17 @@ async fn restore(
     target.begin(job).await?;
     job.emit(&Event::Phase { name: "write" });
     let work = async {
+        let mut selected = Selected::new(snapshot, &options.select, job).await?;
         match target.order() {
             WriteOrder::Any => {
-                fetch::restore_parallel(snapshot, target, options, &totals, &lease, job).await?
+                fetch::restore_parallel(snapshot, target, &mut selected, &totals, &lease, job).await?;
+                job.emit(&Event::Phase { name: "finish" });
+                complete(snapshot, target, &selected, options, &totals, job).await?;
             }
-            WriteOrder::Sequential => sequential::restore(snapshot, target, options, &totals, job).await?,
-        }
-        job.emit(&Event::Phase { name: "finish" });
-        if target.order() == WriteOrder::Any {
-            complete(snapshot, target, options, &totals, job).await?;
+            WriteOrder::Sequential => {
+                sequential::restore(snapshot, target, &mut selected, &totals, job).await?;
+                job.emit(&Event::Phase { name: "finish" });
+            }
         }
         for skipped in target.finish().await? {
             totals.fail(skipped, job);
@@ -150,6 +164,7 @@ const COMPLETE_BATCH: usize = 512;
 async fn complete(
     snapshot: &Snapshot,
     target: &dyn Target,
+    selected: &Selected<'_>,
     options: &RestoreOptions,
     totals: &Totals,
     job: &JobContext,
@@ -160,8 +175,9 @@ async fn complete(
         while let Some(stored) = next_readable(&mut entries).await? {
             if matches!(stored.entry.kind, EntryKind::HardLink { .. })
                 && options.select.selects(&stored.entry)
+                && let Some(link) = selected.link(stored.entry).await?
             {
-                batch.push(stored.entry).await?;
+                batch.push(link).await?;
             }
         }
         batch.flush().await?;

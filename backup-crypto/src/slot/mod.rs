@@ -17,7 +17,7 @@ pub(crate) mod document;
 pub(crate) mod wrap;
 
 /// Where all slots stand.
-const PREFIX: &str = "keys/";
+pub(crate) const PREFIX: &str = "keys/";
 
 /// The identity of a recipient: 16 random bytes, the same in every epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -46,6 +46,14 @@ impl HardLinks {
         None
     }
 
+    /// Takes back that `name` was seen: it was skipped after all, and the next name is the first.
+    pub(super) fn unsee(&mut self, stat: &Stat, name: &EntryName) {
+        let inode = (stat.st_dev, stat.st_ino);
+        if self.awaited.get(&inode).is_some_and(|awaited| awaited.first == *name) {
+            self.awaited.remove(&inode);
+        }
+    }
+
     /// How many names were stored as files of their own because too many were awaited.
     pub(super) fn forgotten(&self) -> u64 {
         self.forgotten
@@ -76,5 +84,19 @@ mod tests {
         assert_eq!(links.awaited(), 1);
         assert_eq!(links.see(&stat, &name("c")), Some(EntryKind::HardLink { to: name("a") }));
         assert_eq!(links.awaited(), 0);
+    }
+
+    #[test]
+    fn a_name_that_was_skipped_is_not_linked_to() {
+        let mut stat = rustix::fs::fstat(tempfile::tempfile().unwrap()).unwrap();
+        let name = |name: &str| EntryName::new(name).unwrap();
+        let mut links = HardLinks::default();
+        stat.st_nlink = 3;
+        assert_eq!(links.see(&stat, &name("a")), None);
+        links.unsee(&stat, &name("a"));
+        assert_eq!(links.see(&stat, &name("b")), None);
+        assert_eq!(links.see(&stat, &name("c")), Some(EntryKind::HardLink { to: name("b") }));
+        links.unsee(&stat, &name("c"));
+        assert_eq!(links.awaited(), 1, "others may link to the first name");
     }
 }

@@ -246,6 +246,7 @@ impl Walk {
                     entry.kind = EntryKind::Symlink { target: target.into_bytes().into_boxed_slice() }
                 }
                 Err(error) => {
+                    self.links.unsee(&stat, &entry.name);
                     out.push(skipped(&self.name, &format!("the link cannot be read: {}", describe(error))));
                     return None;
                 }
@@ -255,6 +256,7 @@ impl Walk {
             FileType::CharacterDevice => entry.kind = EntryKind::CharDevice { device: device(&stat) },
             FileType::BlockDevice => entry.kind = EntryKind::BlockDevice { device: device(&stat) },
             FileType::Unknown => {
+                self.links.unsee(&stat, &entry.name);
                 out.push(skipped(&self.name, "it is of a kind that is not known"));
                 return None;
             }

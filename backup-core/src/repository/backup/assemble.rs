@@ -1,11 +1,12 @@
 //! Puts finished batches back into order and builds the snapshot's trees from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
+use super::names::SeenNames;
 use super::packer::SharedPages;
 use super::shared::Shared;
 use super::sort::EntrySorter;
@@ -13,7 +14,7 @@ use super::worker::Done;
 use crate::format::entries::StoredEntry;
 use crate::format::page::TreeRoot;
 use crate::repository::tree::EntryTreeBuilder;
-use crate::{EntryOrder, Result};
+use crate::{Entry, EntryKind, EntryOrder, Error, Result, Skipped};
 
 /// Batches that may be under way at once; what bounds the memory of entries out of order.
 pub(crate) const WINDOW_BATCHES: usize = 32;
@@ -57,18 +58,32 @@ impl Assembler {
         let mut next = 0_u64;
         let mut tree = EntryTreeBuilder::default();
         let mut trailing = EntryTreeBuilder::default();
-        let mut sorter = EntrySorter::default();
+        let mut names = SeenNames::default();
+        let (mut sorter, mut late) = (EntrySorter::default(), EntrySorter::default());
+        let mut late_names = HashSet::new();
         while let Ok(done) = self.done.recv_blocking() {
             self.shared.check()?;
             waiting.insert(done.sequence, done.entries);
             while let Some(entries) = waiting.remove(&next) {
                 let is_trailing = next >= self.window.trailing_from.load(Ordering::Acquire);
-                self.note(&entries);
-                for entry in entries {
+                if let Some(last) = entries.last() {
+                    self.shared.set_current(last.entry.name.to_string());
+                }
+                for stored in entries {
+                    if !is_trailing && self.is_held_back(&stored) {
+                        continue;
+                    }
+                    self.shared.counters.entries.fetch_add(1, Ordering::Relaxed);
                     match (is_trailing, self.order) {
-                        (true, _) => trailing.push(&entry, &mut pages)?,
-                        (false, EntryOrder::Sorted) => tree.push(&entry, &mut pages)?,
-                        (false, EntryOrder::Unsorted) => sorter.push(entry)?,
+                        (true, _) => {
+                            late_names.insert(names.hash(&stored.entry.name));
+                            late.push(stored)?;
+                        }
+                        (false, EntryOrder::Sorted) => {
+                            names.push(&stored.entry.name)?;
+                            tree.push(&stored, &mut pages)?;
+                        }
+                        (false, EntryOrder::Unsorted) => sorter.push(stored)?,
                     }
                 }
                 next = next.saturating_add(1);
@@ -76,16 +91,50 @@ impl Assembler {
             }
         }
         self.shared.check()?;
-        sorter.finish(|entry| tree.push(&entry, &mut pages))?;
+        sorter.finish(|stored| {
+            if self.leads_nowhere(&stored.entry) {
+                return Ok(());
+            }
+            names.push(&stored.entry.name)?;
+            tree.push(&stored, &mut pages)
+        })?;
+        let twice = names.among(&late_names)?;
+        late.finish(|stored| {
+            let name = &stored.entry.name;
+            if twice.contains(&names.hash(name)) {
+                let message = "the source yielded this name among its entries and again at its end";
+                return Err(Error::invalid_input(message).with_entry(name));
+            }
+            trailing.push(&stored, &mut pages)
+        })?;
         let trees = Trees { tree: tree.finish(&mut pages)?, trailing: trailing.finish(&mut pages)? };
         self.pages.finish()?;
         Ok(trees)
     }
 
-    fn note(&self, entries: &[StoredEntry]) {
-        self.shared.counters.entries.fetch_add(entries.len() as u64, Ordering::Relaxed);
-        if let Some(last) = entries.last() {
-            self.shared.set_current(last.entry.name.to_string());
+    // A link to a file that was left out waits until all else was read.
+    fn is_held_back(&self, stored: &StoredEntry) -> bool {
+        if !self.shared.left_out.is_orphan(&stored.entry) {
+            return false;
         }
+        if !self.shared.left_out.hold_back(&stored.entry) {
+            self.skip_link(&stored.entry);
+        }
+        true
+    }
+
+    // What comes in no order may link to a file that was left out only later; then it is too late for another try.
+    fn leads_nowhere(&self, entry: &Entry) -> bool {
+        let nowhere = self.shared.left_out.is_orphan(entry);
+        if nowhere {
+            self.shared.counters.entries.fetch_sub(1, Ordering::Relaxed);
+            self.skip_link(entry);
+        }
+        nowhere
+    }
+
+    fn skip_link(&self, link: &Entry) {
+        let EntryKind::HardLink { to } = &link.kind else { return };
+        self.shared.skip(Skipped::new(&link.name, format!("it is a link to `{to}`, which was skipped")));
     }
 }

@@ -1,5 +1,6 @@
 //! Walks the source beside the parent snapshot and decides for each entry: unchanged, or to be read.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
 use super::assemble::{WINDOW_BATCHES, Window};
+use super::links::Cause;
 use super::shared::Shared;
 use super::stream::{PUMP_BUFFERS, StreamJob, check_chunking};
 use super::worker::{Batch, BatchItem, Done, SMALL_BYTES_MAX, Work};
@@ -22,7 +24,7 @@ use crate::repository::entries::{EntryStream, find_entry};
 use crate::repository::guard;
 use crate::repository::reader::Reader;
 use crate::source::{ContentReader, SourceRun};
-use crate::{Content, Entry, EntryOrder, Error, Finished, Item, Result};
+use crate::{Content, Entry, EntryKind, EntryName, EntryOrder, Error, Finished, Item, Result, Skipped};
 
 /// Entries asked of a source at once.
 const ITEMS_MAX: usize = 512;
@@ -106,21 +108,21 @@ impl Feeder {
             }
         }
         self.drain().await?;
+        self.window.trailing_from.store(self.sequence, Ordering::Release);
+        self.feed_orphans(run).await?;
         // Every content was read: now the source may end its run.
         self.shared.check()?;
         let mut finished = run.finish().await?;
         for skipped in finished.skipped.drain(..) {
             self.shared.skip(skipped);
         }
-        self.window.trailing_from.store(self.sequence, Ordering::Release);
-        let mut trailing = std::mem::take(&mut finished.trailing);
-        trailing.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-        for (entry, content) in trailing {
-            check_entry(&entry)?;
-            if entry.kind.has_content() {
+        for (entry, content) in std::mem::take(&mut finished.trailing) {
+            if let Err(error) = check_entry(&entry) {
+                self.shared.skip_unfit(entry, error.message());
+            } else if entry.kind.has_content() {
                 self.feed_content(entry, content).await?;
             } else {
-                self.push(BatchItem::Ready(StoredEntry { entry, content: StoredContent::None }), 0).await?;
+                self.push_ready(entry).await?;
             }
         }
         self.drain().await?;
@@ -128,10 +130,13 @@ impl Feeder {
     }
 
     async fn feed(&mut self, entry: Entry, run: &dyn SourceRun) -> Result<()> {
-        check_entry(&entry)?;
+        if let Err(error) = check_entry(&entry) {
+            self.shared.skip_unfit(entry, error.message());
+            return Ok(());
+        }
         let before = self.parent_entry(&entry).await?;
         if !entry.kind.has_content() {
-            return self.push(BatchItem::Ready(StoredEntry { entry, content: StoredContent::None }), 0).await;
+            return self.push_ready(entry).await;
         }
         if let Some(before) = before
             && is_unchanged(&entry, &before.entry)
@@ -146,6 +151,47 @@ impl Feeder {
         }
         let content = run.open(&entry).await?;
         self.feed_content(entry, content).await
+    }
+
+    // Of the further names of a file that was left out, the first that can be read becomes the file.
+    async fn feed_orphans(&mut self, run: &dyn SourceRun) -> Result<()> {
+        let mut files: HashMap<EntryName, EntryName> = HashMap::new();
+        for mut link in self.shared.left_out.take_orphans() {
+            let EntryKind::HardLink { to } = &link.kind else { continue };
+            let mut entry = match (files.get(to), self.shared.left_out.cause(to)) {
+                (Some(file), _) => {
+                    link.kind = EntryKind::HardLink { to: file.clone() };
+                    self.push_ready(link).await?;
+                    continue;
+                }
+                (None, Some(Cause::Unread(entry))) => *entry,
+                (None, Some(Cause::Unfit(reason))) => {
+                    self.shared.skip(Skipped::new(&link.name, reason));
+                    continue;
+                }
+                (None, None) => continue,
+            };
+            // All names of an inode have its metadata.
+            entry.name = link.name.clone();
+            match run.open(&entry).await {
+                Ok(content) => self.feed_content(entry, content).await?,
+                Err(error) if error.is_cancelled() => return Err(error),
+                // Not every source can open what it called a link.
+                Err(error) => {
+                    self.shared.skip(Skipped::new(&link.name, error.message()));
+                    continue;
+                }
+            }
+            self.drain().await?;
+            if self.shared.left_out.cause(&link.name).is_none() {
+                files.insert(to.clone(), link.name);
+            }
+        }
+        Ok(())
+    }
+
+    async fn push_ready(&mut self, entry: Entry) -> Result<()> {
+        self.push(BatchItem::Ready(StoredEntry { entry, content: StoredContent::None }), 0).await
     }
 
     async fn feed_content(&mut self, entry: Entry, content: Content) -> Result<()> {

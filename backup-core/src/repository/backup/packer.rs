@@ -29,6 +29,8 @@ pub(crate) struct Packer {
     object_type: ObjectType,
     frame_target: usize,
     frame: Vec<u8>,
+    /// What frames are decoded into before they count as stored; kept from frame to frame.
+    decoded: Vec<u8>,
     chunks: Vec<ChunkRecord>,
     pack: Option<ObjectWriter>,
     packs: async_channel::Sender<FinishedPack>,
@@ -41,7 +43,16 @@ impl Packer {
         frame_target: usize,
         packs: async_channel::Sender<FinishedPack>,
     ) -> Self {
-        Self { shared, object_type, frame_target, frame: Vec::new(), chunks: Vec::new(), pack: None, packs }
+        Self {
+            shared,
+            object_type,
+            frame_target,
+            frame: Vec::new(),
+            decoded: Vec::new(),
+            chunks: Vec::new(),
+            pack: None,
+            packs,
+        }
     }
 
     /// Identifies a chunk and stores it unless it is known. Returns its identity and whether it was new.
@@ -91,7 +102,8 @@ impl Packer {
         // An error drops the pack and its salt with it.
         {
             let _processor = self.shared.job.resources().processor();
-            pack.push_frame(&self.frame, &self.chunks)?;
+            let check = self.shared.verify_encoding.then_some(&mut self.decoded);
+            pack.push_frame_checked(&self.frame, &self.chunks, check)?;
         }
         self.frame.clear();
         self.chunks.clear();
@@ -102,7 +114,8 @@ impl Packer {
 
     fn flush_pack(&mut self) -> Result<()> {
         let Some(pack) = self.pack.take() else { return Ok(()) };
-        let finished = FinishedPack { object_type: self.object_type, sealed: pack.finish()? };
+        let check = self.shared.verify_encoding.then_some(&mut self.decoded);
+        let finished = FinishedPack { object_type: self.object_type, sealed: pack.finish_checked(check)? };
         self.shared.check()?;
         // Waits while the uploader has its hands full: that is what bounds memory.
         self.packs.send_blocking(finished).map_err(|_| Error::cancelled())

@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use super::links::{Cause, LeftOut};
 use crate::chunker::Chunker;
 use crate::limits;
 use crate::observer::Event;
 use crate::report::SkippedItems;
+use crate::repository::BackupOptions;
 use crate::repository::known::KnownChunks;
 use crate::repository::store::{PutCounters, Store};
 use crate::resources::Lease;
 use crate::transform::Transform;
-use crate::{Error, JobContext, Progress, Result, Skipped};
+use crate::{Entry, EntryKind, Error, JobContext, Progress, Result, Skipped};
 
 /// Shared by feeder, workers, assembler and uploader.
 #[derive(Debug)]
@@ -27,8 +29,11 @@ pub(crate) struct Shared {
     pub(crate) lease: Lease,
     /// Nothing is put; new content is read, cut, identified and counted only.
     pub(crate) dry_run: bool,
+    /// Every frame is decoded and compared before its pack is put.
+    pub(crate) verify_encoding: bool,
     pub(crate) put: PutCounters,
     pub(crate) counters: Counters,
+    pub(crate) left_out: LeftOut,
     pub(crate) buffers: Buffers,
     stopped: AtomicBool,
     failure: Mutex<Option<Error>>,
@@ -54,7 +59,7 @@ impl Shared {
         transforms: Vec<Arc<dyn Transform>>,
         job: JobContext,
         lease: Lease,
-        dry_run: bool,
+        options: &BackupOptions,
     ) -> Self {
         Self {
             store,
@@ -63,9 +68,11 @@ impl Shared {
             transforms,
             job,
             lease,
-            dry_run,
+            dry_run: options.dry_run,
+            verify_encoding: options.verify_encoding || cfg!(debug_assertions),
             put: PutCounters::default(),
             counters: Counters::default(),
+            left_out: LeftOut::default(),
             buffers: Buffers::default(),
             stopped: AtomicBool::new(false),
             failure: Mutex::new(None),
@@ -106,6 +113,22 @@ impl Shared {
     pub(crate) fn skip(&self, item: Skipped) {
         self.job.emit(&Event::Skipped(item.clone()));
         self.skipped.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(item);
+    }
+
+    /// Skips an entry that could not be read; its further names are tried later.
+    pub(crate) fn skip_unread(&self, entry: Entry, reason: impl std::fmt::Display) {
+        self.skip(Skipped::new(&entry.name, reason));
+        if entry.kind == EntryKind::File {
+            self.left_out.file(entry.name.clone(), Cause::Unread(Box::new(entry)));
+        }
+    }
+
+    /// Skips an entry that the format cannot hold; so are its further names.
+    pub(crate) fn skip_unfit(&self, entry: Entry, reason: &str) {
+        self.skip(Skipped::new(&entry.name, reason));
+        if entry.kind == EntryKind::File {
+            self.left_out.file(entry.name, Cause::Unfit(reason.to_owned()));
+        }
     }
 
     pub(crate) fn take_skipped(&self) -> SkippedItems {

@@ -119,7 +119,7 @@ impl Worker {
         if let Some(reason) = end.failure {
             // Content that is not whole is not stored as if it were, and does not count.
             self.shared.counters.bytes_logical.fetch_sub(end.content.len(), Ordering::Relaxed);
-            self.shared.skip(Skipped::new(&stream.entry.name, reason));
+            self.shared.skip_unread(stream.entry.clone(), reason);
         } else {
             if let Some(notice) = end.notice {
                 self.shared.skip(Skipped::new(&stream.entry.name, notice));
@@ -135,19 +135,16 @@ impl Worker {
             self.shared.check()?;
             match item {
                 BatchItem::Ready(entry) => entries.push(entry),
-                BatchItem::Open(entry, content) => {
-                    let name = entry.name.clone();
-                    match self.read_whole(content)? {
-                        Ok((content, notice)) => {
-                            self.shared.counters.bytes_logical.fetch_add(content.len(), Ordering::Relaxed);
-                            if let Some(notice) = notice {
-                                self.shared.skip(Skipped::new(&name, notice));
-                            }
-                            entries.push(stored(entry, content));
+                BatchItem::Open(entry, content) => match self.read_whole(content)? {
+                    Ok((content, notice)) => {
+                        self.shared.counters.bytes_logical.fetch_add(content.len(), Ordering::Relaxed);
+                        if let Some(notice) = notice {
+                            self.shared.skip(Skipped::new(&entry.name, notice));
                         }
-                        Err(error) => self.shared.skip(Skipped::new(&name, error)),
+                        entries.push(stored(entry, content));
                     }
-                }
+                    Err(error) => self.shared.skip_unread(entry, error),
+                },
             }
         }
         self.send(Done { sequence: batch.sequence, entries })

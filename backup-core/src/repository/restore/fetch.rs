@@ -9,10 +9,10 @@ use tokio::sync::oneshot;
 
 use super::files::RestoringEntry;
 use super::retry::Retries;
+use super::selected::{Chosen, Selected};
 use super::totals::Totals;
 use super::window::{FetchedWindow, Piece, Window};
 use super::worker::RestoreWorker;
-use super::{RestoreOptions, unreadable_page};
 use crate::format::chunks::{ChunkRef, StoredContent};
 use crate::format::entries::StoredEntry;
 use crate::format::segment::IndexRow;
@@ -31,7 +31,7 @@ const FETCHES_MAX: usize = 2;
 pub(crate) async fn restore_parallel(
     snapshot: &Snapshot,
     target: &dyn Target,
-    options: &RestoreOptions,
+    selected: &mut Selected<'_>,
     totals: &Arc<Totals>,
     lease: &Arc<Lease>,
     job: &JobContext,
@@ -71,7 +71,7 @@ pub(crate) async fn restore_parallel(
         fetching: FuturesOrdered::new(),
         send: windows_send,
     };
-    let planned = planner.run(snapshot, target, options).await;
+    let planned = planner.run(target, selected).await;
     drop(planner);
     let mut result = planned;
     for end in ended {
@@ -108,23 +108,11 @@ struct Planner {
 }
 
 impl Planner {
-    async fn run(
-        &mut self,
-        snapshot: &Snapshot,
-        target: &dyn Target,
-        options: &RestoreOptions,
-    ) -> Result<()> {
-        let mut entries = snapshot.entries(None, &self.job).await?;
-        loop {
-            self.job.check()?;
-            match entries.next().await {
-                Ok(None) => break,
-                Ok(Some(stored)) if options.select.selects(&stored.entry) => {
-                    self.plan(stored, target).await?
-                }
-                Ok(Some(_)) => {}
-                Err(error) if error.is_corruption() => self.totals.fail(unreadable_page(&error), &self.job),
-                Err(error) => return Err(error),
+    async fn run(&mut self, target: &dyn Target, selected: &mut Selected<'_>) -> Result<()> {
+        while let Some(chosen) = selected.next().await? {
+            match chosen {
+                Chosen::Entry(stored) => self.plan(stored, target).await?,
+                Chosen::Lost(skipped) => self.totals.fail(skipped, &self.job),
             }
         }
         self.flush().await?;

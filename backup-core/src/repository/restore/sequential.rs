@@ -2,8 +2,8 @@
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use super::selected::{Chosen, Selected};
 use super::totals::Totals;
-use super::{RestoreOptions, unreadable_page};
 use crate::format::chunks::StoredContent;
 use crate::format::entries::StoredEntry;
 use crate::repository::content::ChunkStream;
@@ -16,24 +16,18 @@ use crate::{Error, JobContext, Result, Skipped};
 pub(crate) async fn restore(
     snapshot: &Snapshot,
     target: &dyn Target,
-    options: &RestoreOptions,
+    selected: &mut Selected<'_>,
     totals: &Totals,
     job: &JobContext,
 ) -> Result<()> {
     let reader = snapshot.reader(job).await?;
-    let mut entries = snapshot.entries(None, job).await?;
-    loop {
-        job.check()?;
-        match entries.next().await {
-            Ok(None) => return Ok(()),
-            Ok(Some(stored)) if options.select.selects(&stored.entry) => {
-                restore_entry(&reader, stored, target, totals, job).await?;
-            }
-            Ok(Some(_)) => {}
-            Err(error) if error.is_corruption() => totals.fail(unreadable_page(&error), job),
-            Err(error) => return Err(error),
+    while let Some(chosen) = selected.next().await? {
+        match chosen {
+            Chosen::Entry(stored) => restore_entry(&reader, stored, target, totals, job).await?,
+            Chosen::Lost(skipped) => totals.fail(skipped, job),
         }
     }
+    Ok(())
 }
 
 async fn restore_entry(

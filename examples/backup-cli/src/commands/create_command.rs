@@ -24,6 +24,9 @@ pub struct Args {
     /// Read everything and store nothing
     #[arg(long)]
     dry_run: bool,
+    /// Decode again what was compressed and encrypted, and compare, before it is stored
+    #[arg(long)]
+    verify_encoding: bool,
     /// The program and its arguments, after `--`; no shell is involved
     #[arg(required = true, last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -39,6 +42,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let repository = context.open(&location).await?;
     let mut options = args.naming.options(args.dry_run);
     options.transforms = context.writing(&location)?;
+    options.verify_encoding = args.verify_encoding;
     let report = snapshot::take(context, &repository, Arc::new(source), &options, false).await?;
     snapshot::finish(context, &report)
 }

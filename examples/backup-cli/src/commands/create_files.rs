@@ -39,6 +39,9 @@ pub struct Args {
     /// Read everything and store nothing
     #[arg(long)]
     dry_run: bool,
+    /// Decode again what was compressed and encrypted, and compare, before it is stored
+    #[arg(long)]
+    verify_encoding: bool,
 }
 
 /// Makes the snapshot.
@@ -71,6 +74,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let repository = context.open(&location).await?;
     let mut options = args.naming.options(args.dry_run);
     options.transforms = context.writing(&location)?;
+    options.verify_encoding = args.verify_encoding;
     let report = snapshot::take(context, &repository, source, &options, true).await?;
     snapshot::finish(context, &report)
 }

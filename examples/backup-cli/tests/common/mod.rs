@@ -64,6 +64,28 @@ impl Scratch {
         command
     }
 
+    /// The same as somebody without privileges, also where the tests run as root, to whom nothing is forbidden.
+    pub fn command_of_nobody<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::process::CommandExt;
+        if !rustix::process::geteuid().is_root() {
+            return self.command(arguments);
+        }
+        // Where the program stands, nobody else may be able to go.
+        let copy = self.path("program");
+        if !copy.exists() {
+            std::fs::copy(env!("CARGO_BIN_EXE_backup"), &copy).unwrap();
+            let open = std::fs::Permissions::from_mode(0o777);
+            std::fs::set_permissions(self.directory.path(), open).unwrap();
+        }
+        let model = self.command(arguments);
+        let mut command = Command::new(copy);
+        command.args(model.get_args()).stdin(Stdio::null()).current_dir(self.directory.path()).env_clear();
+        command.envs(model.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.uid(65_534).gid(65_534);
+        command
+    }
+
     pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ran {
         run(&mut self.command(arguments))
     }
