@@ -54,6 +54,10 @@ pub const KEY_BYTES_MAX: usize = 512;
 pub const LOG_PIECE_BYTES_MAX: usize = 32 * MIB;
 /// Index rows after which a segment is written.
 pub const SEGMENT_ROWS_TARGET: usize = 128 * 1024;
+/// Plaintext after which an index segment is written.
+pub const SEGMENT_TARGET_BYTES: usize = 16 * MIB;
+/// Most plaintext in one index segment, all its frames together.
+pub const SEGMENT_BYTES_MAX: usize = 64 * MIB;
 /// Rows in one page of an index segment.
 pub const SEGMENT_PAGE_ROWS: usize = 4096;
 /// Skipped items that a report names; the rest is counted.

@@ -30,9 +30,12 @@ mod guard;
 mod index;
 mod keys;
 mod known;
+mod listing;
+mod merge;
 mod reader;
 mod repair;
 mod restore;
+mod scratch;
 mod segment;
 mod snapshot;
 mod source;
@@ -308,11 +311,10 @@ impl Repository {
         let index = self.refresh_index(job).await?;
         // Also after an earlier look: meanwhile another session may have been interrupted.
         *self.inner.index.lock().await = None;
-        let (scanned, lost) = Index::take(index)?.scan(self.store(), job).await?;
+        let (scanned, lost) = Index::scan(index, self.store(), job).await?;
         for (key, reason) in lost {
             tracing::warn!(%key, reason, "a pack cannot be read");
         }
-        let scanned = Arc::new(scanned);
         *self.inner.index.lock().await = Some(scanned.clone());
         Ok(self.reader(scanned))
     }
@@ -368,15 +370,14 @@ impl Repository {
             }
         }
         let committed = self.committed_sessions(job).await?;
+        // Two of them side by side would need twice the memory.
+        *held = None;
         let index = Arc::new(Index::load(self.store(), &committed, job).await?);
         for (key, reason) in &index.unreadable {
             tracing::warn!(%key, reason, "an index segment cannot be read; packs say the same");
         }
-        let index = if index.unreadable.is_empty() {
-            index
-        } else {
-            Arc::new(Index::take(index)?.scan(self.store(), job).await?.0)
-        };
+        let index =
+            if index.unreadable.is_empty() { index } else { Index::scan(index, self.store(), job).await?.0 };
         *held = Some(index.clone());
         Ok(index)
     }

@@ -1,5 +1,6 @@
 //! Memory, threads, requests and transfer rates, shared by as many jobs as hold the same handle.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::SemaphorePermit;
@@ -17,6 +18,8 @@ pub use rate::RateLimit;
 const BASE_BYTES: usize = 64 * MIB;
 /// Buffers of one worker: a pack, a region, a frame before and after its transforms.
 const WORKER_BYTES: usize = 32 * MIB;
+/// Memory for an index unless told otherwise: nearly two million chunks.
+const INDEX_BYTES: usize = 64 * MIB;
 
 /// A pool of resources. Clones share it: give one to every job of a process, and together they keep within it.
 ///
@@ -40,6 +43,8 @@ pub struct Resources {
     workers: usize,
     memory_bytes: usize,
     requests: usize,
+    index_bytes: usize,
+    scratch: Arc<Path>,
     pool: Arc<pool::Pool>,
     upload: RateLimit,
     download: RateLimit,
@@ -47,6 +52,7 @@ pub struct Resources {
 
 impl Resources {
     /// One worker a processor, at most 16, and the memory that one job needs for them; 8 requests at once, no rate limit.
+    /// Scratch files go to the system's directory for temporary files.
     pub fn new() -> Self {
         let workers = std::thread::available_parallelism().map_or(2, usize::from).min(16);
         let memory_bytes = BASE_BYTES.saturating_add(WORKER_BYTES.saturating_mul(workers));
@@ -55,6 +61,8 @@ impl Resources {
             workers,
             memory_bytes,
             requests,
+            index_bytes: INDEX_BYTES,
+            scratch: std::env::temp_dir().into(),
             pool: Arc::new(pool::Pool::new(workers, memory_bytes, requests)),
             upload: RateLimit::default(),
             download: RateLimit::default(),
@@ -69,7 +77,8 @@ impl Resources {
     }
 
     /// A pool with this budget for the buffers of its jobs in bytes, at least [`Resources::MEMORY_BYTES_MIN`]. A small
-    /// budget lowers the number of workers. The table of known chunks comes on top: about 50 bytes a chunk.
+    /// budget lowers the number of workers. What is known of a repository's chunks comes on top: see
+    /// [`with_index_bytes`](Resources::with_index_bytes). So do 20 to 40 bytes for each chunk that one backup stores.
     #[must_use]
     pub fn with_memory_bytes(mut self, bytes: usize) -> Self {
         self.memory_bytes = bytes.max(Self::MEMORY_BYTES_MIN);
@@ -83,6 +92,27 @@ impl Resources {
         self.renew()
     }
 
+    /// The same pool with this much memory for the index of a repository, at least [`Resources::INDEX_BYTES_MIN`]; 64 MiB
+    /// unless told otherwise. A chunk takes 32 bytes, a pack about one KiB. An index that needs more is spilled: it is
+    /// sorted in scratch files and read from one, and 2 bytes a chunk stay in memory, 200 MiB for a hundred million.
+    #[must_use]
+    pub fn with_index_bytes(mut self, bytes: usize) -> Self {
+        self.index_bytes = bytes.max(Self::INDEX_BYTES_MIN);
+        self
+    }
+
+    /// The same pool with scratch files in this directory: what does not fit in memory is sorted and kept there, in files
+    /// without a name that end with the process. They hold keyed hashes, the names and attributes of a source's entries if
+    /// it yields them unsorted, and neither keys nor content.
+    ///
+    /// Choose one on a disk. In a file system in memory, which `/tmp` is on many systems, what is spilled takes memory
+    /// after all: 32 bytes a chunk and as many again while an index is sorted.
+    #[must_use]
+    pub fn with_scratch_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.scratch = directory.into().into();
+        self
+    }
+
     fn renew(mut self) -> Self {
         self.pool = Arc::new(pool::Pool::new(self.workers, self.memory_bytes, self.requests));
         self
@@ -90,6 +120,9 @@ impl Resources {
 
     /// The least memory that a job can do with: one worker.
     pub const MEMORY_BYTES_MIN: usize = BASE_BYTES + WORKER_BYTES;
+
+    /// The least memory for an index.
+    pub const INDEX_BYTES_MIN: usize = 16 * 1024;
 
     /// Worker threads of a job that has the pool to itself: as many as were asked for and the memory allows.
     pub fn workers(&self) -> usize {
@@ -105,6 +138,16 @@ impl Resources {
     /// Requests to stores at once.
     pub fn requests(&self) -> usize {
         self.requests
+    }
+
+    /// Memory for the index of a repository in bytes.
+    pub fn index_bytes(&self) -> usize {
+        self.index_bytes
+    }
+
+    /// Where scratch files go.
+    pub fn scratch_directory(&self) -> &Path {
+        &self.scratch
     }
 
     /// The limit on what is sent to stores; it can be changed while jobs run.

@@ -204,6 +204,8 @@ fn limits_are_those_of_the_code() {
         ("SNAPSHOT_BYTES_MAX", limits::SNAPSHOT_BYTES_MAX),
         ("LOG_PIECE_BYTES_MAX", limits::LOG_PIECE_BYTES_MAX),
         ("SEGMENT_PAGE_ROWS", limits::SEGMENT_PAGE_ROWS),
+        ("SEGMENT_PACKS_MAX", backup_core::format::segment::SEGMENT_PACKS_MAX),
+        ("SEGMENT_BYTES_MAX", limits::SEGMENT_BYTES_MAX),
         ("PAGE_LEVELS_MAX", usize::from(limits::PAGE_LEVELS_MAX)),
         ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX),
         ("INLINE_BYTES_MAX", limits::INLINE_BYTES_MAX),

@@ -111,28 +111,39 @@ impl PackRecord {
 
     /// The records of one frame.
     pub fn decode_all(bytes: &[u8]) -> Result<Vec<Self>> {
-        let mut cursor = Cursor::new(bytes);
         let mut packs = Vec::new();
-        while cursor.remaining() > 0 {
-            let digest = cursor.array()?;
-            let object_type = match ObjectType::from_number(cursor.byte()?) {
-                Some(known @ (ObjectType::Data | ObjectType::Meta)) => known,
-                _ => return Err(Error::corruption("an index names a pack of a type that packs do not have")),
-            };
-            let object_len = cursor.count(limits::OBJECT_BYTES_MAX, "bytes of a pack")? as u64;
-            let header = cursor.bytes(HEADER_BYTES_MAX, "bytes of a pack's header")?.to_vec();
-            let count =
-                cursor.count(limits::PACK_FRAMES_MAX.min(cursor.remaining() / 3), "frames of a pack")?;
-            let mut frames = Vec::with_capacity(count);
-            for _ in 0..count {
-                let stored_len =
-                    cursor.count(limits::FRAME_STORED_BYTES_MAX, "bytes of a stored frame")? as u32;
-                let plain_len = cursor.count(limits::FRAME_PLAIN_BYTES_MAX, "bytes of a frame")? as u32;
-                frames.push(FrameRecord { stored_len, plain_len, mask: cursor.byte()? });
-            }
-            packs.push(Self { digest, object_type, object_len, header, frames });
-        }
+        Self::decode_each(bytes, |pack| {
+            packs.push(pack);
+            Ok(())
+        })?;
         Ok(packs)
+    }
+
+    /// Gives the records of one frame to `take`, one after the other: decoded they need more memory than encoded.
+    pub fn decode_each(bytes: &[u8], mut take: impl FnMut(Self) -> Result<()>) -> Result<()> {
+        let mut cursor = Cursor::new(bytes);
+        while cursor.remaining() > 0 {
+            take(Self::decode(&mut cursor)?)?;
+        }
+        Ok(())
+    }
+
+    fn decode(cursor: &mut Cursor<'_>) -> Result<Self> {
+        let digest = cursor.array()?;
+        let object_type = match ObjectType::from_number(cursor.byte()?) {
+            Some(known @ (ObjectType::Data | ObjectType::Meta)) => known,
+            _ => return Err(Error::corruption("an index names a pack of a type that packs do not have")),
+        };
+        let object_len = cursor.count(limits::OBJECT_BYTES_MAX, "bytes of a pack")? as u64;
+        let header = cursor.bytes(HEADER_BYTES_MAX, "bytes of a pack's header")?.to_vec();
+        let count = cursor.count(limits::PACK_FRAMES_MAX.min(cursor.remaining() / 3), "frames of a pack")?;
+        let mut frames = Vec::with_capacity(count);
+        for _ in 0..count {
+            let stored_len = cursor.count(limits::FRAME_STORED_BYTES_MAX, "bytes of a stored frame")? as u32;
+            let plain_len = cursor.count(limits::FRAME_PLAIN_BYTES_MAX, "bytes of a frame")? as u32;
+            frames.push(FrameRecord { stored_len, plain_len, mask: cursor.byte()? });
+        }
+        Ok(Self { digest, object_type, object_len, header, frames })
     }
 
     /// Where each frame starts in the pack.

@@ -87,9 +87,9 @@ pub(crate) async fn read_chunk(
     job: &JobContext,
 ) -> Result<Vec<u8>> {
     let mut failure = None;
-    for row in index.find(id.short()).iter().filter(|row| row.len == len) {
-        let Some(pack) = index.packs.get(row.pack as usize) else { continue };
-        match read_frame(store, cache, pack, row.frame, job).await {
+    for row in index.find(id.short(), len)?.iter() {
+        let pack = index.pack(row.pack)?;
+        match read_frame(store, cache, &pack, row.frame, job).await {
             Ok(plain) => match slice_of(&plain, row) {
                 Ok(bytes) if store.protection.chunk_id(bytes) == *id => return Ok(bytes.to_vec()),
                 Ok(_) => {

@@ -29,6 +29,15 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(&*panic)))
 }
 
+/// Runs work that blocks or takes long beside the runtime's threads. Dropping the future does not stop it.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(|| caught(work))
+        .await
+        .map_err(|e| Error::internal("a part of the job ended without a word").with_source(e))?
+}
+
 /// Calls a reader of content and turns its panic into a failure of that content alone.
 pub(crate) fn read<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(reader_panicked(&*panic)))

@@ -1,312 +1,181 @@
 //! Which chunk is where, as far as this process knows.
+//!
+//! An index is immutable once it is built; a refreshed index is a new one. It has two forms that answer the same:
+//!
+//! - **In memory** as long as rows and packs take at most [`Resources::index_bytes`](crate::Resources::index_bytes), 64 MiB
+//!   unless told otherwise, which is nearly two million chunks: rows sorted by chunk, searched by interpolation.
+//! - **Spilled** beyond that: rows are sorted externally into a scratch file of 32 bytes a row and read by position, a page
+//!   of 128 rows at a time; the packs' records stand in another one. Nothing is mapped into memory.
+//!
+//! What 100 million chunks in 3 million packs of the second form keep in memory:
+//!
+//! | | | MiB |
+//! |---|---|---|
+//! | filter | 10 bits a row | 119.2 |
+//! | fences | 8 bytes a page of 128 rows | 6.0 |
+//! | where packs' records stand | 8 bytes a pack, up to an eighth of that unused | 25.8 |
+//! | numbers of packs by name | 9 bytes a slot, 4,194,304 slots | 36.0 |
+//! | committed, orphan, content, used | 4 bits a pack, up to half of that unused | 2.9 |
+//! | caches of pages and packs | at most | 9.0 |
+//! | together | | 198.9 |
+//!
+//! While it is built there are, before the filter is made, up to 64 MiB of rows and 64 MiB of segments instead of it, and
+//! afterwards buffers of 8 MiB for merging. The scratch files take 3.2 GB and 1 to 2 GB, and another 3.2 GB while rows are
+//! sorted. A chunk that is not there is answered from the filter; one that is there costs a read of 4 KiB, mostly from the
+//! system's page cache.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use futures_util::StreamExt;
-use futures_util::stream;
+use crate::format::segment::IndexRow;
+use crate::{Error, ErrorKind, ObjectKey, Result, ShortId};
 
-use super::keys;
-use super::store::Store;
-use crate::format::directory::Directory;
-use crate::format::object::{ObjectHeader, ObjectOpener, Scratch, Trailer};
-use crate::format::segment::{IndexRow, PackRecord, SegmentHead, decode_rows};
-use crate::limits;
-use crate::transform::ObjectType;
-use crate::{Error, ErrorKind, GetRange, JobContext, ObjectKey, ObjectMeta, Result, ShortId, SnapshotId};
+mod bits;
+mod build;
+mod by_pack;
+mod cache;
+mod filter;
+mod load;
+mod pack;
+mod packs;
+mod resident;
+mod scan;
+mod sorter;
+mod spilled;
+#[cfg(test)]
+mod tests;
 
-/// Bytes fetched from the end of a pack to read its directory in one request, where it fits.
-const DIRECTORY_GUESS_BYTES: u64 = 64 * 1024;
+pub(crate) use bits::Bits;
+pub(crate) use pack::Pack;
+pub(crate) use scan::{read_directory, rows_of};
 
-/// A pack that the index knows.
+use bits::PackStates;
+use packs::PackTable;
+use resident::ResidentRows;
+use sorter::RowReader;
+use spilled::SpilledRows;
+
+/// Places of one chunk that are looked at; more serve nobody, whatever segments claim.
+const PLACES_MAX: usize = 256;
+
+/// A multimap from chunks to places.
+///
+/// Every call may fail: where the index is spilled, and its file cannot be read, nothing may be said to be missing.
 #[derive(Debug)]
-pub(crate) struct Pack {
-    pub(crate) record: PackRecord,
-    pub(crate) key: ObjectKey,
-    /// Where each frame starts.
-    offsets: Vec<u64>,
-    /// Whether a committed session has named it; others may be used only by naming them again.
-    pub(crate) committed: bool,
-    /// Whether no segment names it at all.
-    pub(crate) orphan: bool,
-    /// Whether this process has used it although it is not committed.
-    used: AtomicBool,
-    opener: OnceLock<ObjectOpener>,
-}
-
-impl Pack {
-    fn new(record: PackRecord, committed: bool, orphan: bool) -> Result<Self> {
-        let key = keys::pack(record.object_type, &record.digest)?;
-        let mut offset = record.header.len() as u64;
-        let mut offsets = Vec::with_capacity(record.frames.len());
-        for frame in &record.frames {
-            offsets.push(offset);
-            offset = offset.saturating_add(u64::from(frame.stored_len));
-        }
-        Ok(Self {
-            record,
-            key,
-            offsets,
-            committed,
-            orphan,
-            used: AtomicBool::new(false),
-            opener: OnceLock::new(),
-        })
-    }
-
-    /// The bytes of the pack that hold a frame.
-    pub(crate) fn frame_range(&self, frame: u32) -> Result<std::ops::Range<u64>> {
-        let gone = || Error::corruption(format!("has no frame {frame}")).with_object(&self.key);
-        let start = *self.offsets.get(frame as usize).ok_or_else(gone)?;
-        let record = self.record.frames.get(frame as usize).ok_or_else(gone)?;
-        Ok(start..start.saturating_add(u64::from(record.stored_len)))
-    }
-
-    /// What opens the pack's frames.
-    pub(crate) fn opener(&self, store: &Store) -> Result<&ObjectOpener> {
-        if let Some(opener) = self.opener.get() {
-            return Ok(opener);
-        }
-        let record = &self.record;
-        let opener =
-            ObjectOpener::new(&*store.protection, &store.transforms, record.object_type, &record.header)
-                .map_err(|e| e.with_object(&self.key))?;
-        Ok(self.opener.get_or_init(|| opener))
-    }
-
-    /// The plaintext of a frame, from its stored bytes.
-    pub(crate) fn open_frame(
-        &self,
-        store: &Store,
-        frame: u32,
-        stored: &[u8],
-        scratch: &mut Scratch,
-        output: &mut Vec<u8>,
-    ) -> Result<()> {
-        let record = self
-            .record
-            .frames
-            .get(frame as usize)
-            .ok_or_else(|| Error::corruption(format!("has no frame {frame}")).with_object(&self.key))?;
-        self.opener(store)?
-            .open_frame(frame, record, stored, scratch, output)
-            .map_err(|e| e.with_object(&self.key))
-    }
-}
-
-/// A multimap from chunks to places. Immutable; a refreshed index is a new one.
-#[derive(Debug, Default)]
 pub(crate) struct Index {
-    pub(crate) packs: Vec<Pack>,
-    /// Sorted by chunk; `pack` counts in `packs`.
-    rows: Vec<IndexRow>,
+    rows: Rows,
+    packs: PackTable,
+    states: PackStates,
     /// The segments it was made from.
     pub(crate) segments: BTreeSet<ObjectKey>,
     /// Segments that could not be read, and why.
     pub(crate) unreadable: Vec<(ObjectKey, String)>,
 }
 
+#[derive(Debug)]
+enum Rows {
+    Resident(ResidentRows),
+    Spilled(SpilledRows),
+}
+
 impl Index {
-    /// Reads every segment. A damaged segment is set aside: what it says the packs say, too.
-    pub(crate) async fn load(
-        store: &Store,
-        committed: &HashSet<SnapshotId>,
-        job: &JobContext,
-    ) -> Result<Self> {
-        use crate::SinkExt;
-        let listed = store.sink.list_all(keys::INDEX).await?;
-        let requests = job.resources().requests();
-        let mut segments = Vec::new();
-        let mut index = Self::default();
-        let mut reads = stream::iter(listed.into_iter().map(|meta| read_segment(store, meta.key, job)))
-            .buffered(requests);
-        while let Some((key, segment)) = reads.next().await {
-            match segment {
-                Ok(segment) => segments.push((key, segment)),
-                Err(error) if !is_damage(&error) => return Err(error),
-                Err(error) => index.unreadable.push((key, error.to_string())),
-            }
+    /// The places of a chunk of this length.
+    pub(crate) fn find(&self, id: ShortId, len: u32) -> Result<Cow<'_, [IndexRow]>> {
+        match &self.rows {
+            Rows::Resident(rows) => Ok(rows.find(id, len)),
+            Rows::Spilled(rows) => rows.find(id, len).map(Cow::Owned),
         }
-        drop(reads);
-        // Only what a committed session says can replace what others said.
-        let superseded: HashSet<[u8; 32]> = segments
-            .iter()
-            .filter(|(_, segment)| committed.contains(&segment.head.session))
-            .flat_map(|(_, segment)| segment.head.supersedes.iter().copied())
-            .collect();
-        let mut known: HashMap<[u8; 32], u32> = HashMap::new();
-        index.rows.reserve_exact(segments.iter().map(|(_, segment)| segment.rows.len()).sum());
-        for (key, segment) in segments {
-            let digest = keys::digest_of(&key)?;
-            index.segments.insert(key);
-            if !superseded.contains(&digest) {
-                let committed = committed.contains(&segment.head.session);
-                index.add_segment(segment, committed, &mut known)?;
-            }
-        }
-        // In place: a table of many millions of rows has no twin beside it.
-        index.rows.sort_unstable();
-        index.rows.dedup();
-        Ok(index)
-    }
-
-    fn add_segment(
-        &mut self,
-        segment: Segment,
-        committed: bool,
-        known: &mut HashMap<[u8; 32], u32>,
-    ) -> Result<()> {
-        let mut numbers = Vec::with_capacity(segment.packs.len());
-        for record in segment.packs {
-            let next = u32::try_from(self.packs.len()).map_err(|_| Error::internal("too many packs"))?;
-            let number = *known.entry(record.digest).or_insert(next);
-            if number == next {
-                self.packs.push(Pack::new(record, committed, false)?);
-            } else if let Some(pack) = self.packs.get_mut(number as usize) {
-                pack.committed |= committed;
-            }
-            numbers.push(number);
-        }
-        self.rows.reserve(segment.rows.len());
-        for mut row in segment.rows {
-            // A row that names no pack of its segment serves nobody.
-            if let Some(number) = numbers.get(row.pack as usize) {
-                row.pack = *number;
-                self.rows.push(row);
-            }
-        }
-        Ok(())
-    }
-
-    /// The same index with the packs that no segment names. Packs that cannot be read are returned beside it.
-    pub(crate) async fn scan(
-        mut self,
-        store: &Store,
-        job: &JobContext,
-    ) -> Result<(Self, Vec<(ObjectKey, String)>)> {
-        use crate::SinkExt;
-        let known: HashSet<[u8; 32]> = self.packs.iter().map(|pack| pack.record.digest).collect();
-        let mut lost = Vec::new();
-        let mut unknown = Vec::new();
-        for (prefix, object_type) in [(keys::META, ObjectType::Meta), (keys::DATA, ObjectType::Data)] {
-            for meta in store.sink.list_all(prefix).await? {
-                match keys::digest_of(&meta.key) {
-                    Ok(digest) if known.contains(&digest) => {}
-                    Ok(digest) => unknown.push((object_type, digest, meta)),
-                    Err(error) => lost.push((meta.key, error.to_string())),
-                }
-            }
-        }
-        let requests = job.resources().requests();
-        let mut reads = stream::iter(unknown.into_iter().map(|(object_type, digest, meta)| async move {
-            let key = meta.key.clone();
-            (key, read_directory(store, object_type, digest, meta, job).await)
-        }))
-        .buffered(requests);
-        while let Some((key, read)) = reads.next().await {
-            match read {
-                Ok((record, directory)) => self.add_pack(record, &directory)?,
-                Err(error) if !is_damage(&error) => return Err(error),
-                Err(error) => lost.push((key, error.to_string())),
-            }
-        }
-        drop(reads);
-        self.rows.sort_unstable();
-        Ok((self, lost))
-    }
-
-    /// A copy, for when others still read this one.
-    fn copy(&self) -> Result<Self> {
-        let packs = self.packs.iter().map(|pack| Pack::new(pack.record.clone(), pack.committed, pack.orphan));
-        Ok(Self {
-            packs: packs.collect::<Result<_>>()?,
-            rows: self.rows.clone(),
-            segments: self.segments.clone(),
-            unreadable: self.unreadable.clone(),
-        })
-    }
-
-    /// The index itself if nobody else holds it, otherwise a copy.
-    pub(crate) fn take(index: std::sync::Arc<Self>) -> Result<Self> {
-        std::sync::Arc::try_unwrap(index).or_else(|shared| shared.copy())
-    }
-
-    fn add_pack(&mut self, record: PackRecord, directory: &Directory) -> Result<()> {
-        let number = u32::try_from(self.packs.len()).map_err(|_| Error::internal("too many packs"))?;
-        self.rows.extend(rows_of(number, record.header.len() as u64, directory));
-        self.packs.push(Pack::new(record, false, true)?);
-        Ok(())
-    }
-
-    /// The places of a chunk.
-    pub(crate) fn find(&self, id: ShortId) -> &[IndexRow] {
-        let start = self.lower_bound(id);
-        let rest = self.rows.get(start..).unwrap_or_default();
-        let count = rest.iter().take_while(|row| row.id == id).count();
-        rest.get(..count).unwrap_or_default()
     }
 
     /// Whether a chunk of this length has a place; notes that the pack is used.
-    pub(crate) fn contains(&self, id: ShortId, len: u32) -> bool {
-        let rows = self.find(id);
+    pub(crate) fn contains(&self, id: ShortId, len: u32) -> Result<bool> {
+        let rows = self.find(id, len)?;
         // A committed place needs nothing further.
-        let best = rows
-            .iter()
-            .filter(|row| row.len == len)
-            .filter_map(|row| self.packs.get(row.pack as usize))
-            .max_by_key(|pack| pack.committed);
-        match best {
-            None => false,
-            Some(pack) => {
-                if !pack.committed {
-                    pack.used.store(true, Ordering::Relaxed);
-                }
-                true
-            }
+        let best = rows.iter().map(|row| row.pack).max_by_key(|pack| self.states.committed.contains(*pack));
+        let Some(pack) = best else { return Ok(false) };
+        if !self.states.committed.contains(pack) {
+            self.states.set_used(pack);
         }
+        Ok(true)
     }
 
     /// The packs that must be named again by whoever used this index: used ones that no committed session has named,
     /// and those that no segment names at all.
-    pub(crate) fn adopted(&self) -> HashSet<u32> {
-        (0..)
-            .zip(&self.packs)
-            .filter(|(_, pack)| !pack.committed && (pack.orphan || pack.used.load(Ordering::Relaxed)))
-            .map(|(number, _)| number)
-            .collect()
-    }
-
-    /// All rows, sorted by chunk.
-    pub(crate) fn rows(&self) -> &[IndexRow] {
-        &self.rows
-    }
-
-    // Identities are uniform, so the place of one can be guessed: a few steps instead of twenty.
-    fn lower_bound(&self, id: ShortId) -> usize {
-        let (mut low, mut high) = (0_usize, self.rows.len());
-        let mut bounds = (0_u128, u128::MAX);
-        for _ in 0..8 {
-            if high.saturating_sub(low) < 32 {
-                break;
-            }
-            let span = (bounds.1.saturating_sub(bounds.0) >> 64).max(1);
-            let part = id.0.saturating_sub(bounds.0) >> 64;
-            let width = (high - low) as u128;
-            let guess = low
-                .saturating_add(usize::try_from(part.saturating_mul(width) / span).unwrap_or(0))
-                .min(high - 1);
-            let Some(row) = self.rows.get(guess) else { break };
-            if row.id < id {
-                low = guess + 1;
-                bounds.0 = row.id.0;
-            } else {
-                high = guess;
-                bounds.1 = row.id.0;
+    pub(crate) fn adopted(&self) -> Bits {
+        let mut adopted = Bits::default();
+        for number in 0..self.pack_count() {
+            let named = self.states.committed.contains(number);
+            if !named && (self.states.orphan.contains(number) || self.states.is_used(number)) {
+                adopted.insert(number);
             }
         }
-        let slice = self.rows.get(low..high).unwrap_or_default();
-        low.saturating_add(slice.partition_point(|row| row.id < id))
+        adopted
+    }
+
+    /// All rows, sorted by chunk. Takes long where there are many: not for async code.
+    pub(crate) fn rows(&self) -> RowIter<'_> {
+        match &self.rows {
+            Rows::Resident(rows) => RowIter::Resident(rows.iter()),
+            Rows::Spilled(rows) => RowIter::Spilled(rows.iter()),
+        }
+    }
+
+    /// Packs are numbered from 0.
+    pub(crate) fn pack_count(&self) -> u32 {
+        self.packs.len()
+    }
+
+    /// The pack of a number that a row names.
+    pub(crate) fn pack(&self, number: u32) -> Result<Arc<Pack>> {
+        self.packs.get(number)
+    }
+
+    /// The number of a pack by its name.
+    pub(crate) fn number_of(&self, digest: &[u8; 32]) -> Result<Option<u32>> {
+        self.packs.number_of(digest)
+    }
+
+    /// Whether a pack holds content, not pages.
+    pub(crate) fn is_data(&self, pack: u32) -> bool {
+        self.states.data.contains(pack)
+    }
+
+    /// Whether no segment names a pack.
+    pub(crate) fn is_orphan(&self, pack: u32) -> bool {
+        self.states.orphan.contains(pack)
+    }
+
+    /// Whether there are packs that no segment names.
+    pub(crate) fn has_orphans(&self) -> bool {
+        !self.states.orphan.is_empty()
+    }
+
+    /// Bytes of memory that it holds, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let rows = match &self.rows {
+            Rows::Resident(rows) => rows.bytes(),
+            Rows::Spilled(rows) => rows.bytes(),
+        };
+        rows.saturating_add(self.packs.bytes()).saturating_add(self.states.bytes())
+    }
+}
+
+/// The rows of an index in order.
+#[derive(Debug)]
+pub(crate) enum RowIter<'a> {
+    Resident(std::slice::Iter<'a, IndexRow>),
+    Spilled(RowReader),
+}
+
+impl Iterator for RowIter<'_> {
+    type Item = Result<IndexRow>;
+
+    fn next(&mut self) -> Option<Result<IndexRow>> {
+        match self {
+            Self::Resident(rows) => rows.next().map(|row| Ok(*row)),
+            Self::Spilled(rows) => rows.next(),
+        }
     }
 }
 
@@ -323,105 +192,4 @@ fn is_damage(error: &Error) -> bool {
 /// out an object is neither.
 fn not_ours(error: Error) -> Error {
     if error.kind() == ErrorKind::Denied { error.with_kind(ErrorKind::Corruption) } else { error }
-}
-
-/// The rows of a pack's chunks.
-pub(crate) fn rows_of(pack: u32, header_len: u64, directory: &Directory) -> Vec<IndexRow> {
-    let mut rows = Vec::with_capacity(directory.chunks.len());
-    for frame in directory.iter(header_len) {
-        let mut offset = 0_u32;
-        for chunk in frame.chunks {
-            rows.push(IndexRow { id: chunk.id, pack, frame: frame.ordinal, offset, len: chunk.len });
-            offset = offset.saturating_add(chunk.len);
-        }
-    }
-    rows
-}
-
-/// The header and directory of a pack, without its content.
-pub(crate) async fn read_directory(
-    store: &Store,
-    object_type: ObjectType,
-    digest: [u8; 32],
-    meta: ObjectMeta,
-    job: &JobContext,
-) -> Result<(PackRecord, Directory)> {
-    let front = meta.len.min(crate::format::object::HEADER_BYTES_MAX as u64);
-    let front = store.get(&meta.key, GetRange::Bounded(0..front), job).await?.bytes;
-    let (_, header_len) = ObjectHeader::decode(&front).map_err(|e| e.with_object(&meta.key))?;
-    let header = front.get(..header_len).unwrap_or_default().to_vec();
-    let opener = ObjectOpener::new(&*store.protection, &store.transforms, object_type, &header)
-        .map_err(|e| not_ours(e).with_object(&meta.key))?;
-    let mut tail = store.get(&meta.key, GetRange::Suffix(DIRECTORY_GUESS_BYTES), job).await?;
-    let needed = Trailer::decode(&tail.bytes).map_err(|e| e.with_object(&meta.key))?.tail_len();
-    if needed > tail.bytes.len() as u64 {
-        if needed > limits::OBJECT_BYTES_MAX as u64 {
-            return Err(Error::corruption("the directory claims to exceed the limits").with_object(&meta.key));
-        }
-        tail = store.get(&meta.key, GetRange::Suffix(needed), job).await?;
-    }
-    let directory =
-        opener.open_directory(&tail.bytes, tail.object_len).map_err(|e| e.with_object(&meta.key))?;
-    let record = PackRecord {
-        digest,
-        object_type,
-        object_len: tail.object_len,
-        header,
-        frames: directory.frames.clone(),
-    };
-    Ok((record, directory))
-}
-
-struct Segment {
-    head: SegmentHead,
-    packs: Vec<PackRecord>,
-    rows: Vec<IndexRow>,
-}
-
-async fn read_segment(store: &Store, key: ObjectKey, job: &JobContext) -> (ObjectKey, Result<Segment>) {
-    let read = async {
-        let digest = keys::digest_of(&key)?;
-        let bytes = store.get_whole(&key, limits::OBJECT_BYTES_MAX, job).await?;
-        decode_segment(store, &digest, &bytes).map_err(|e| not_ours(e).with_object(&key))
-    };
-    let segment = read.await;
-    (key, segment)
-}
-
-fn decode_segment(store: &Store, digest: &[u8; 32], bytes: &[u8]) -> Result<Segment> {
-    use sha2::{Digest, Sha256};
-    if <[u8; 32]>::from(Sha256::digest(bytes)) != *digest {
-        return Err(Error::corruption("its bytes are not those that it is named by"));
-    }
-    let opener = ObjectOpener::new(&*store.protection, &store.transforms, ObjectType::Index, bytes)?;
-    let directory = opener.open_directory(bytes, bytes.len() as u64)?;
-    let mut scratch = Scratch::default();
-    let mut plain = Vec::new();
-    let mut frames = directory.iter(opener.header_len() as u64);
-    let mut next = |plain: &mut Vec<u8>| -> Result<bool> {
-        plain.clear();
-        let Some(frame) = frames.next() else { return Ok(false) };
-        let start = usize::try_from(frame.offset).unwrap_or(usize::MAX);
-        let stored = bytes
-            .get(start..start.saturating_add(frame.record.stored_len as usize))
-            .ok_or_else(|| Error::corruption("a frame is cut short"))?;
-        opener.open_frame(frame.ordinal, &frame.record, stored, &mut scratch, plain)?;
-        Ok(true)
-    };
-    if !next(&mut plain)? {
-        return Err(Error::corruption("a segment has no head"));
-    }
-    let head = SegmentHead::decode(&plain)?;
-    let mut packs = Vec::new();
-    for _ in 0..head.pack_frames {
-        if !next(&mut plain)? {
-            return Err(Error::corruption("a segment lacks frames that its head names"));
-        }
-        packs.extend(PackRecord::decode_all(&plain)?);
-    }
-    let mut rows = Vec::new();
-    while next(&mut plain)? {
-        decode_rows(&plain, &mut rows)?;
-    }
-    Ok(Segment { head, packs, rows })
 }

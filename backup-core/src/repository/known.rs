@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex};
 
 use super::index::Index;
-use crate::ShortId;
+use crate::{Result, ShortId};
 
 /// Shards of the table: contention is a matter of a few nanoseconds then.
 const SHARDS: usize = 64;
@@ -23,19 +23,19 @@ impl KnownChunks {
     }
 
     /// Whether the caller must store the chunk: true for exactly one caller of each new chunk.
-    pub(crate) fn claim(&self, id: ShortId, len: u32) -> bool {
-        if self.index.contains(id, len) {
-            return false;
+    pub(crate) fn claim(&self, id: ShortId, len: u32) -> Result<bool> {
+        if self.index.contains(id, len)? {
+            return Ok(false);
         }
         // The length goes in, so that two chunks of one short identity cannot stand for each other.
         let key = id.0 ^ u128::from(len);
         let shard = usize::try_from(id.0 >> 122).unwrap_or(0);
-        let Some(shard) = self.fresh.get(shard) else { return true };
-        shard.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key)
+        let Some(shard) = self.fresh.get(shard) else { return Ok(true) };
+        Ok(shard.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key))
     }
 
     /// Whether a chunk of the parent is still there.
-    pub(crate) fn in_repository(&self, id: ShortId, len: u32) -> bool {
+    pub(crate) fn in_repository(&self, id: ShortId, len: u32) -> Result<bool> {
         self.index.contains(id, len)
     }
 }

@@ -1,14 +1,14 @@
 //! Rebuilding the index from packs.
 
 use super::index::rows_of;
+use super::listing::Listing;
 use super::segment::{SegmentBuilder, seal_segment};
 use super::store::PutCounters;
 use super::{Repository, guard, index, keys};
 use crate::format::document::SessionDocument;
-use crate::limits;
 use crate::report::{DamagedObject, RepairReport};
 use crate::transform::ObjectType;
-use crate::{ErrorKind, JobContext, Result, SinkExt, SnapshotId};
+use crate::{ErrorKind, JobContext, Result, SnapshotId};
 
 impl Repository {
     /// Indexes every pack that no readable index segment names, then deletes the segments that cannot be read.
@@ -32,34 +32,38 @@ impl Repository {
             let mut report = RepairReport::default();
             let committed = self.committed_sessions(job).await?;
             let index = index::Index::load(store, &committed, job).await?;
-            let known: std::collections::HashSet<[u8; 32]> =
-                index.packs.iter().map(|pack| pack.record.digest).collect();
             let mut segment = SegmentBuilder::default();
             for (prefix, object_type) in [(keys::META, ObjectType::Meta), (keys::DATA, ObjectType::Data)] {
-                for meta in store.sink.list_all(prefix).await? {
-                    job.check()?;
-                    let key = meta.key.clone();
-                    let read = match keys::digest_of(&key) {
-                        Ok(digest) if known.contains(&digest) => continue,
-                        Ok(digest) => index::read_directory(store, object_type, digest, meta, job).await,
-                        Err(error) => Err(error),
-                    };
-                    match read {
-                        Ok((record, directory)) => {
-                            report.rebuilt = report.rebuilt.saturating_add(1);
-                            let rows = rows_of(0, record.header.len() as u64, &directory);
-                            segment.push(record, rows);
+                let mut listing = Listing::new(&*store.sink, prefix);
+                while let Some(page) = listing.next().await? {
+                    for meta in page {
+                        job.check()?;
+                        let key = meta.key.clone();
+                        let read = match keys::digest_of(&key) {
+                            Ok(digest) if index.number_of(&digest)?.is_some() => continue,
+                            Ok(digest) => index::read_directory(store, object_type, digest, meta, job).await,
+                            Err(error) => Err(error),
+                        };
+                        match read {
+                            Ok((record, directory)) => {
+                                report.rebuilt = report.rebuilt.saturating_add(1);
+                                let rows = rows_of(0, record.header.len() as u64, &directory);
+                                segment.push(record, rows);
+                            }
+                            Err(error) if error.is_corruption() || error.kind() == ErrorKind::Unsupported => {
+                                report.lost.push(DamagedObject {
+                                    object: key.to_string(),
+                                    reason: error.message().to_owned(),
+                                });
+                            }
+                            Err(error) => return Err(error),
                         }
-                        Err(error) if error.is_corruption() || error.kind() == ErrorKind::Unsupported => {
-                            report.lost.push(DamagedObject {
-                                object: key.to_string(),
-                                reason: error.message().to_owned(),
-                            });
+                        if segment.is_full() {
+                            let full = std::mem::take(&mut segment);
+                            if !dry_run {
+                                self.put_repaired(session, full, &put, job).await?;
+                            }
                         }
-                        Err(error) => return Err(error),
-                    }
-                    if segment.rows() >= limits::SEGMENT_ROWS_TARGET && !dry_run {
-                        self.put_repaired(session, std::mem::take(&mut segment), &put, job).await?;
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! Writing index segments.
 
-use crate::format::object::{ObjectWriter, SealedObject};
-use crate::format::segment::{IndexRow, PackRecord, SegmentHead, encode_rows};
+use crate::format::object::{HEADER_BYTES_MAX, ObjectWriter, SealedObject};
+use crate::format::segment::{IndexRow, PackRecord, SEGMENT_PACKS_MAX, SegmentHead, encode_rows};
 use crate::limits;
 use crate::transform::{ObjectType, Zstd};
 use crate::{JobContext, Result, SnapshotId};
@@ -11,23 +11,47 @@ use super::store::Store;
 /// Bytes of pack records in one frame, about.
 const PACK_FRAME_BYTES: usize = limits::MIB;
 
+/// What a row takes at most: its chunk, four numbers of 32 bits, its share of what a page of rows needs besides.
+const ROW_BYTES_MAX: usize = 16 + 4 * 5 + 1;
+/// What a pack's record takes at most beside its header, and what a frame takes in it.
+const PACK_BYTES_MAX: usize = 32 + 1 + 3 * 10;
+const FRAME_BYTES_MAX: usize = 2 * 5 + 1;
+
+// Whatever a segment holds, one more pack fits, be it as large as packs may be.
+const _: () = assert!(
+    limits::SEGMENT_TARGET_BYTES
+        + limits::PACK_CHUNKS_MAX * ROW_BYTES_MAX
+        + limits::PACK_FRAMES_MAX * FRAME_BYTES_MAX
+        + HEADER_BYTES_MAX
+        + PACK_BYTES_MAX
+        <= limits::SEGMENT_BYTES_MAX
+);
+
 /// Gathers packs and the rows of their chunks.
 #[derive(Debug, Default)]
 pub(crate) struct SegmentBuilder {
     packs: Vec<PackRecord>,
     rows: Vec<IndexRow>,
+    bytes: usize,
 }
 
 impl SegmentBuilder {
     /// Adds a pack; the pack numbers in `rows` are replaced.
     pub(crate) fn push(&mut self, pack: PackRecord, rows: Vec<IndexRow>) {
         let number = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
+        let frames = pack.frames.len().saturating_mul(FRAME_BYTES_MAX);
+        let record = PACK_BYTES_MAX.saturating_add(pack.header.len()).saturating_add(frames);
+        let bytes = record.saturating_add(rows.len().saturating_mul(ROW_BYTES_MAX));
+        self.bytes = self.bytes.saturating_add(bytes);
         self.packs.push(pack);
         self.rows.extend(rows.into_iter().map(|row| IndexRow { pack: number, ..row }));
     }
 
-    pub(crate) fn rows(&self) -> usize {
-        self.rows.len()
+    /// Whether it must be written before anything else is added.
+    pub(crate) fn is_full(&self) -> bool {
+        self.rows.len() >= limits::SEGMENT_ROWS_TARGET
+            || self.bytes >= limits::SEGMENT_TARGET_BYTES
+            || self.packs.len() >= SEGMENT_PACKS_MAX
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -86,7 +86,11 @@ impl Snapshot {
     // Where the index lacks the snapshot's own root, it lacks more: then the packs are asked.
     pub(crate) async fn reader(&self, job: &JobContext) -> Result<Reader> {
         let reader = self.repository.view(job).await?;
-        let known = self.roots().all(|root| !reader.index.find(root.page.id.short()).is_empty());
-        if known { Ok(reader) } else { self.repository.full_view(job).await.map_err(missing) }
+        for root in self.roots() {
+            if reader.index.find(root.page.id.short(), root.page.len)?.is_empty() {
+                return self.repository.full_view(job).await.map_err(missing);
+            }
+        }
+        Ok(reader)
     }
 }

@@ -1,6 +1,7 @@
 //! Verification: is everything that the snapshots need there, and is it what was stored?
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -8,7 +9,8 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use sha2::{Digest, Sha256};
 
-use super::index::{Index, Pack};
+use super::index::{Bits, Index, Pack};
+use super::listing::Listing;
 use super::reader::Reader;
 use super::store::Store;
 use super::{Repository, guard, keys};
@@ -19,9 +21,7 @@ use crate::limits;
 use crate::observer::Event;
 use crate::report::{DamagedObject, VerifyReport};
 use crate::transform::ObjectType;
-use crate::{
-    Error, ErrorKind, JobContext, ObjectKey, ObjectMeta, Progress, Result, Sink, SinkExt, SnapshotId,
-};
+use crate::{Error, ErrorKind, JobContext, ObjectKey, Progress, Result, Sink, SinkExt, SnapshotId};
 
 mod entries;
 
@@ -69,25 +69,27 @@ pub async fn verify_keyless(
         let mut report = VerifyReport::default();
         let mut dice = Dice::new(options, job)?;
         for prefix in [keys::META, keys::DATA, keys::INDEX] {
-            let listed = sink.list_all(prefix).await?;
-            let chosen: Vec<_> = listed.into_iter().filter(|_| dice.roll()).collect();
-            let mut reads = stream::iter(chosen.into_iter().map(|meta| async move {
-                let read = sink.get_whole(&meta.key, limits::OBJECT_BYTES_MAX).await;
-                (meta.key, read)
-            }))
-            .buffer_unordered(READS_MAX);
-            while let Some((key, read)) = reads.next().await {
-                job.check()?;
-                let checked = match read {
-                    Ok(bytes) => {
-                        report.checked.bytes = report.checked.bytes.saturating_add(bytes.len() as u64);
-                        let name = key.clone();
-                        blocking(move || Ok(check_digest(&name, &bytes))).await?
-                    }
-                    Err(error) => Err(error),
-                };
-                report.checked.objects = report.checked.objects.saturating_add(1);
-                note(&mut report, &key, checked, job)?;
+            let mut listing = Listing::new(sink, prefix);
+            while let Some(page) = listing.next().await? {
+                let chosen: Vec<_> = page.into_iter().filter(|_| dice.roll()).collect();
+                let mut reads = stream::iter(chosen.into_iter().map(|meta| async move {
+                    let read = sink.get_whole(&meta.key, limits::OBJECT_BYTES_MAX).await;
+                    (meta.key, read)
+                }))
+                .buffer_unordered(READS_MAX);
+                while let Some((key, read)) = reads.next().await {
+                    job.check()?;
+                    let checked = match read {
+                        Ok(bytes) => {
+                            report.checked.bytes = report.checked.bytes.saturating_add(bytes.len() as u64);
+                            let name = key.clone();
+                            guard::blocking(move || Ok(check_digest(&name, &bytes))).await?
+                        }
+                        Err(error) => Err(error),
+                    };
+                    report.checked.objects = report.checked.objects.saturating_add(1);
+                    note(&mut report, &key, checked, job)?;
+                }
             }
         }
         report.duration_seconds = started.elapsed().as_secs_f64();
@@ -119,8 +121,8 @@ impl Repository {
             verification.check_documents().await?;
             // Listed before the index: what is committed later may need packs that were not there yet.
             let snapshots: Vec<_> = self.list_snapshot_ids(job).await?.into_keys().collect();
-            let (reader, orphans_needed) = verification.check_packs().await?;
-            verification.check_snapshots(snapshots, &reader, &orphans_needed).await?;
+            let reader = verification.check_packs().await?;
+            verification.check_snapshots(snapshots, &reader).await?;
             let mut report = verification.report;
             report.damaged_objects.sort_by(|a, b| a.object.cmp(&b.object));
             report.damaged_objects.dedup();
@@ -221,8 +223,8 @@ impl Verification<'_> {
         Ok(())
     }
 
-    // Index segments and packs. Returns the view to walk snapshots with, and the packs that no segment names.
-    async fn check_packs(&mut self) -> Result<(Reader, HashSet<u32>)> {
+    // Index segments and packs. Returns the view to walk snapshots with.
+    async fn check_packs(&mut self) -> Result<Reader> {
         let job = self.job;
         let store = self.repository.store().clone();
         let committed = self.repository.committed_sessions(job).await?;
@@ -233,68 +235,85 @@ impl Verification<'_> {
         for (key, reason) in &index.unreadable {
             self.count(key, Err(Error::corruption(reason.clone())))?;
         }
-        let (index, lost) = index.scan(&store, job).await?;
+        let (index, lost) = Index::scan(Arc::new(index), &store, job).await?;
         for (key, reason) in lost {
             self.count(&key, Err(Error::corruption(reason)))?;
         }
-        let mut listed: BTreeMap<ObjectKey, ObjectMeta> = BTreeMap::new();
-        for prefix in [keys::META, keys::DATA] {
-            listed
-                .extend(store.sink.list_all(prefix).await?.into_iter().map(|meta| (meta.key.clone(), meta)));
-        }
-        let mut dice = Dice::new(&self.options, job)?;
-        let mut chosen = Vec::new();
-        for (number, pack) in (0_u32..).zip(&index.packs) {
-            let problem = match listed.get(&pack.key) {
-                None => Some("is missing".to_owned()),
-                Some(meta) if meta.len != pack.record.object_len => {
-                    Some(format!("has {} bytes instead of {}", meta.len, pack.record.object_len))
-                }
-                Some(_) => None,
-            };
-            match problem {
-                Some(reason) => {
-                    let missing = !listed.contains_key(&pack.key);
-                    if missing {
-                        self.bad_packs.insert(number, reason.clone());
-                    } else {
-                        chosen.push(number);
-                    }
-                    self.count(&pack.key, Err(Error::corruption(reason)))?;
-                }
-                None if self.options.level > VerifyLevel::Structure && dice.roll() => chosen.push(number),
-                None => self.count(&pack.key, Ok(()))?,
-            }
-        }
         // With a cache of its own: pages read before the damage would hide it.
-        let reader =
-            Reader { cache: Default::default(), ..self.repository.reader(std::sync::Arc::new(index)) };
+        let reader = Reader { cache: Default::default(), ..self.repository.reader(index) };
+        let chosen = self.choose_packs(&reader.index).await?;
         self.read_packs(&reader, chosen).await?;
-        let orphans = (0_u32..)
-            .zip(&reader.index.packs)
-            .filter(|(_, pack)| pack.orphan)
-            .map(|(number, _)| number)
-            .collect();
-        Ok((reader, orphans))
+        Ok(reader)
     }
 
-    async fn read_packs(&mut self, reader: &Reader, chosen: Vec<u32>) -> Result<()> {
-        let rows = std::sync::Arc::new(RowsByPack::new(&reader.index));
+    // Compares the packs with the listing. Returns those to be read.
+    async fn choose_packs(&mut self, index: &Index) -> Result<Bits> {
+        let mut listed = Bits::default();
+        let mut lens: HashMap<u32, u64> = HashMap::new();
+        for prefix in [keys::META, keys::DATA] {
+            let sink = self.store().sink.clone();
+            let mut listing = Listing::new(&*sink, prefix);
+            while let Some(page) = listing.next().await? {
+                for meta in page {
+                    let Ok(digest) = keys::digest_of(&meta.key) else { continue };
+                    let Some(number) = index.number_of(&digest)? else { continue };
+                    let pack = index.pack(number)?;
+                    // The same name at the other place is not this pack.
+                    if pack.key == meta.key {
+                        listed.insert(number);
+                        if pack.record.object_len != meta.len {
+                            lens.insert(number, meta.len);
+                        }
+                    }
+                }
+            }
+        }
+        let mut dice = Dice::new(&self.options, self.job)?;
+        let mut chosen = Bits::default();
+        for number in 0..index.pack_count() {
+            let pack = index.pack(number)?;
+            if !listed.contains(number) {
+                let reason = "is missing".to_owned();
+                self.bad_packs.insert(number, reason.clone());
+                self.count(&pack.key, Err(Error::corruption(reason)))?;
+            } else if let Some(len) = lens.get(&number) {
+                let reason = format!("has {len} bytes instead of {}", pack.record.object_len);
+                chosen.insert(number);
+                self.count(&pack.key, Err(Error::corruption(reason)))?;
+            } else if self.options.level > VerifyLevel::Structure && dice.roll() {
+                chosen.insert(number);
+            } else {
+                self.count(&pack.key, Ok(()))?;
+            }
+            if number % 1024 == 0 {
+                self.job.check()?;
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(chosen)
+    }
+
+    async fn read_packs(&mut self, reader: &Reader, chosen: Bits) -> Result<()> {
         let level = self.options.level;
         let job = self.job;
-        let total = chosen.len() as u64;
-        let mut reads = stream::iter(chosen.into_iter().map(|number| {
-            let (reader, rows) = (reader.clone(), rows.clone());
+        let (index, resources, wanted) = (reader.index.clone(), job.resources().clone(), chosen.clone());
+        let by_pack = move || index.rows_by_pack(|pack| wanted.contains(pack), &resources);
+        let mut rows = guard::blocking(by_pack).await?;
+        let numbers = 0..reader.index.pack_count();
+        let total = numbers.clone().filter(|number| chosen.contains(*number)).count() as u64;
+        let mut reads = stream::iter(numbers.filter(|number| chosen.contains(*number)).map(|number| {
+            let reader = reader.clone();
+            // In the order of packs, before anything waits.
+            let rows = rows.of(number);
             async move {
-                let Some(pack) = reader.index.packs.get(number as usize) else {
-                    return Err(Error::internal("a pack is gone"));
-                };
+                let rows = rows?;
+                let pack = reader.index.pack(number)?;
                 match reader.store.get_whole(&pack.key, limits::OBJECT_BYTES_MAX, job).await {
                     Ok(bytes) => {
                         let resources = job.resources().clone();
-                        blocking(move || {
+                        guard::blocking(move || {
                             let _processor = resources.processor();
-                            check_pack(&reader, number, &rows, &bytes, level)
+                            Ok(check_pack(&reader, number, &pack, &rows, &bytes, level))
                         })
                         .await
                     }
@@ -316,7 +335,7 @@ impl Verification<'_> {
             job.check()?;
             let check = check?;
             done = done.saturating_add(1);
-            let Some(pack) = reader.index.packs.get(check.number as usize) else { continue };
+            let pack = reader.index.pack(check.number)?;
             self.report.checked.bytes = self.report.checked.bytes.saturating_add(check.bytes);
             self.report.checked.chunks = self.report.checked.chunks.saturating_add(check.chunks);
             self.bad_frames.extend(check.bad_frames.iter().map(|frame| (check.number, *frame)));
@@ -392,12 +411,11 @@ struct PackCheck {
 fn check_pack(
     reader: &Reader,
     number: u32,
-    rows: &RowsByPack,
+    pack: &Pack,
+    rows: &[IndexRow],
     bytes: &Bytes,
     level: VerifyLevel,
-) -> Result<PackCheck> {
-    let index = &reader.index;
-    let pack = index.packs.get(number as usize).ok_or_else(|| Error::internal("a pack is gone"))?;
+) -> PackCheck {
     let mut check = PackCheck { number, bytes: bytes.len() as u64, ..PackCheck::default() };
     let mut problems = Vec::new();
     if let Err(error) = check_digest(&pack.key, bytes) {
@@ -405,19 +423,19 @@ fn check_pack(
     }
     // Without the right bytes the frames are looked at on every level: they tell which entries are harmed.
     if level == VerifyLevel::Content || !problems.is_empty() {
-        check_frames(reader, pack, rows.of(index, number), bytes, &mut check, &mut problems);
+        check_frames(reader, pack, rows, bytes, &mut check, &mut problems);
         if let Err(error) = check_whole(reader, pack, bytes) {
             problems.push(error.message().to_owned());
         }
     }
     check.problem = (!problems.is_empty()).then(|| problems.join("; "));
-    Ok(check)
+    check
 }
 
-fn check_frames<'r>(
+fn check_frames(
     reader: &Reader,
     pack: &Pack,
-    rows: impl Iterator<Item = &'r IndexRow>,
+    rows: &[IndexRow],
     bytes: &Bytes,
     check: &mut PackCheck,
     problems: &mut Vec<String>,
@@ -479,35 +497,6 @@ fn check_whole(reader: &Reader, pack: &Pack, bytes: &Bytes) -> Result<()> {
     }
 }
 
-/// The index's rows in the order of packs and frames.
-#[derive(Debug)]
-struct RowsByPack {
-    order: Vec<u32>,
-    starts: Vec<usize>,
-}
-
-impl RowsByPack {
-    fn new(index: &Index) -> Self {
-        let rows = index.rows();
-        let key = |number: &u32| rows.get(*number as usize).map(|row| (row.pack, row.frame, row.offset));
-        let mut order: Vec<u32> = (0..).take(rows.len()).collect();
-        order.sort_unstable_by_key(key);
-        let starts = (0..=index.packs.len())
-            .map(|pack| {
-                order.partition_point(|number| key(number).is_some_and(|(p, _, _)| (p as usize) < pack))
-            })
-            .collect();
-        Self { order, starts }
-    }
-
-    fn of<'i>(&self, index: &'i Index, pack: u32) -> impl Iterator<Item = &'i IndexRow> + use<'i, '_> {
-        let start = self.starts.get(pack as usize).copied().unwrap_or_default();
-        let end = self.starts.get(pack as usize + 1).copied().unwrap_or(start);
-        let numbers = self.order.get(start..end).unwrap_or_default();
-        numbers.iter().filter_map(move |number| index.rows().get(*number as usize))
-    }
-}
-
 /// Chooses a sample.
 struct Dice {
     threshold: Option<u64>,
@@ -531,10 +520,4 @@ impl Dice {
         self.stream.fill(&mut bytes);
         u64::from_le_bytes(bytes) < threshold
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::internal("a check ended without a word").with_source(e))?
 }

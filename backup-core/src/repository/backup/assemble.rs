@@ -59,7 +59,9 @@ impl Assembler {
         let mut tree = EntryTreeBuilder::default();
         let mut trailing = EntryTreeBuilder::default();
         let mut names = SeenNames::default();
-        let (mut sorter, mut late) = (EntrySorter::default(), EntrySorter::default());
+        let resources = self.shared.job.resources().clone();
+        let new_sorter = || EntrySorter::new(resources.scratch_directory());
+        let (mut sorter, mut late) = (new_sorter(), new_sorter());
         let mut late_names = HashSet::new();
         while let Ok(done) = self.done.recv_blocking() {
             self.shared.check()?;

@@ -318,14 +318,19 @@ impl Feeder {
         match content {
             StoredContent::None | StoredContent::Inline(_) => Ok(true),
             StoredContent::Chunks(chunks) => {
-                Ok(chunks.iter().all(|chunk| known.in_repository(chunk.id.short(), chunk.len)))
+                for chunk in chunks {
+                    if !known.in_repository(chunk.id.short(), chunk.len)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
             }
             StoredContent::Paged { .. } => {
                 let mut chunks = ChunkStream::new(parent.reader.clone(), content)?;
                 loop {
                     match chunks.next(&self.shared.job).await {
                         Ok(None) => return Ok(true),
-                        Ok(Some(chunk)) if known.in_repository(chunk.id.short(), chunk.len) => {}
+                        Ok(Some(chunk)) if known.in_repository(chunk.id.short(), chunk.len)? => {}
                         Ok(Some(_)) => return Ok(false),
                         Err(error) if error.is_corruption() => return Ok(false),
                         Err(error) => return Err(error),

@@ -62,7 +62,7 @@ impl Packer {
             self.shared.store.protection.chunk_id(bytes)
         };
         let len = u32::try_from(bytes.len()).map_err(|_| Error::internal("a chunk exceeds 32 bits"))?;
-        if !self.shared.known.claim(id.short(), len) {
+        if !self.shared.known.claim(id.short(), len)? {
             return Ok((id, false));
         }
         if !self.shared.dry_run {

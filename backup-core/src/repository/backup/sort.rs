@@ -1,16 +1,15 @@
 //! External sorting of entries that a source yields in no order.
 //!
-//! Sorted runs go to an unnamed temporary file, which the system removes with the process. Nothing in it is content or
-//! a secret: it holds what entry pages hold.
+//! Sorted runs go to scratch files. Nothing in them is content or a secret: they hold what entry pages hold.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::format::entries::{EntryPageWriter, StoredEntry};
 use crate::limits;
-use crate::{Error, Result};
+use crate::repository::merge::Merge;
+use crate::repository::scratch::ScratchFile;
+use crate::{EntryName, Error, Result};
 
 /// Bytes of entries held before a run is written, by their encoded length.
 const RUN_BYTES: usize = 16 * limits::MIB;
@@ -18,14 +17,20 @@ const RUN_BYTES: usize = 16 * limits::MIB;
 const RUNS_MAX: usize = 256;
 
 /// Collects entries and gives them back in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct EntrySorter {
+    scratch: Arc<Path>,
     held: Vec<StoredEntry>,
     held_bytes: usize,
-    runs: Vec<File>,
+    runs: Vec<ScratchFile>,
 }
 
 impl EntrySorter {
+    /// A sorter with its runs in the directory `scratch`.
+    pub(crate) fn new(scratch: &Path) -> Self {
+        Self { scratch: scratch.into(), held: Vec::new(), held_bytes: 0, runs: Vec::new() }
+    }
+
     pub(crate) fn push(&mut self, entry: StoredEntry) -> Result<()> {
         let chunks = match &entry.content {
             crate::format::chunks::StoredContent::Chunks(chunks) => chunks.len().saturating_mul(40),
@@ -38,13 +43,13 @@ impl EntrySorter {
             return Ok(());
         }
         self.sort_held();
-        let run = write_run(self.held.drain(..).map(Ok))?;
+        let run = write_run(&self.scratch, self.held.drain(..).map(Ok))?;
         self.held_bytes = 0;
         self.runs.push(run);
         if self.runs.len() < RUNS_MAX {
             return Ok(());
         }
-        let merged = write_run(Merge::new(std::mem::take(&mut self.runs))?)?;
+        let merged = write_run(&self.scratch, merge(std::mem::take(&mut self.runs))?)?;
         self.runs.push(merged);
         Ok(())
     }
@@ -55,8 +60,8 @@ impl EntrySorter {
         if self.runs.is_empty() {
             return self.held.into_iter().try_for_each(take);
         }
-        self.runs.push(write_run(self.held.drain(..).map(Ok))?);
-        for entry in Merge::new(self.runs)? {
+        self.runs.push(write_run(&self.scratch, self.held.drain(..).map(Ok))?);
+        for entry in merge(self.runs)? {
             take(entry?)?;
         }
         Ok(())
@@ -68,19 +73,18 @@ impl EntrySorter {
 }
 
 // A run is a row of pages, each behind its length.
-fn write_run(entries: impl Iterator<Item = Result<StoredEntry>>) -> Result<File> {
-    let failed = |e| Error::io("the temporary file for sorting cannot be written", e);
-    let file = tempfile::tempfile().map_err(|e| Error::io("no temporary file can be made for sorting", e))?;
-    let mut out = BufWriter::new(file);
+fn write_run(scratch: &Arc<Path>, entries: impl Iterator<Item = Result<StoredEntry>>) -> Result<ScratchFile> {
+    let mut file = ScratchFile::create(scratch)?;
     let mut page = EntryPageWriter::default();
-    let write = |page: &mut EntryPageWriter, out: &mut BufWriter<File>| -> Result<()> {
+    let write = |page: &mut EntryPageWriter, file: &mut ScratchFile| -> Result<()> {
         if let Some((_, bytes)) = page.cut() {
             let len = u32::try_from(bytes.len()).map_err(|_| Error::internal("a page exceeds 32 bits"))?;
-            out.write_all(&len.to_le_bytes()).and_then(|()| out.write_all(&bytes)).map_err(failed)?;
+            file.append(&len.to_le_bytes())?;
+            file.append(&bytes)?;
         }
         Ok(())
     };
-    let mut last: Option<crate::EntryName> = None;
+    let mut last: Option<EntryName> = None;
     for entry in entries {
         let entry = entry?;
         if last.as_ref() == Some(&entry.entry.name) {
@@ -91,81 +95,54 @@ fn write_run(entries: impl Iterator<Item = Result<StoredEntry>>) -> Result<File>
         page.push(&entry);
         last = Some(entry.entry.name);
         if page.len() >= 32 * 1024 || page.is_full() {
-            write(&mut page, &mut out)?;
+            write(&mut page, &mut file)?;
         }
     }
-    write(&mut page, &mut out)?;
-    let mut file = out.into_inner().map_err(|e| failed(e.into_error()))?;
-    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    write(&mut page, &mut file)?;
+    file.flush()?;
     Ok(file)
 }
 
+fn merge(runs: Vec<ScratchFile>) -> Result<Merge<RunReader, StoredEntry, EntryName>> {
+    let read = |file| RunReader { file, at: 0, page: Vec::new().into_iter() };
+    Merge::new(runs.into_iter().map(read).collect(), |entry| entry.entry.name.clone())
+}
+
 struct RunReader {
-    file: BufReader<File>,
+    file: ScratchFile,
+    at: u64,
     page: std::vec::IntoIter<StoredEntry>,
 }
 
 impl RunReader {
-    fn next(&mut self) -> Result<Option<StoredEntry>> {
-        loop {
-            if let Some(entry) = self.page.next() {
-                return Ok(Some(entry));
-            }
-            let failed = |e| Error::io("the temporary file for sorting cannot be read", e);
-            let mut len = [0; 4];
-            match self.file.read_exact(&mut len) {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-                Err(error) => return Err(failed(error)),
-            }
-            let mut page = vec![0; u32::from_le_bytes(len) as usize];
-            self.file.read_exact(&mut page).map_err(failed)?;
-            self.page = StoredEntry::decode_page(&page)?.into_iter();
-        }
-    }
-}
-
-struct Merge {
-    runs: Vec<RunReader>,
-    heads: BinaryHeap<Reverse<(crate::EntryName, usize)>>,
-    entries: Vec<Option<StoredEntry>>,
-}
-
-impl Merge {
-    fn new(files: Vec<File>) -> Result<Self> {
-        let runs: Vec<_> = files
-            .into_iter()
-            .map(|file| RunReader {
-                file: BufReader::with_capacity(64 * 1024, file),
-                page: Vec::new().into_iter(),
-            })
-            .collect();
-        let mut merge = Self { entries: vec![None; runs.len()], runs, heads: BinaryHeap::new() };
-        for number in 0..merge.runs.len() {
-            merge.advance(number)?;
-        }
-        Ok(merge)
-    }
-
-    fn advance(&mut self, number: usize) -> Result<()> {
-        let (Some(run), Some(slot)) = (self.runs.get_mut(number), self.entries.get_mut(number)) else {
-            return Ok(());
-        };
-        *slot = run.next()?;
-        if let Some(entry) = slot {
-            self.heads.push(Reverse((entry.entry.name.clone(), number)));
-        }
+    fn read_page(&mut self) -> Result<()> {
+        let mut len = [0; 4];
+        self.file.read_at(&mut len, self.at)?;
+        let mut page = vec![0; u32::from_le_bytes(len) as usize];
+        self.at = self.at.saturating_add(4);
+        self.file.read_at(&mut page, self.at)?;
+        self.at = self.at.saturating_add(page.len() as u64);
+        self.page = StoredEntry::decode_page(&page)?.into_iter();
         Ok(())
     }
 }
 
-impl Iterator for Merge {
+impl Iterator for RunReader {
     type Item = Result<StoredEntry>;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let Reverse((_, number)) = self.heads.pop()?;
-        let entry = self.entries.get_mut(number)?.take()?;
-        Some(self.advance(number).map(|()| entry))
+    fn next(&mut self) -> Option<Result<StoredEntry>> {
+        loop {
+            if let Some(entry) = self.page.next() {
+                return Some(Ok(entry));
+            }
+            if self.at >= self.file.len() {
+                return None;
+            }
+            if let Err(error) = self.read_page() {
+                self.at = self.file.len();
+                return Some(Err(error));
+            }
+        }
     }
 }
 
@@ -178,7 +155,7 @@ mod tests {
     #[test]
     fn entries_in_any_order_come_back_sorted_also_through_temporary_files() {
         for count in [0_u64, 1, 1000, 200_000] {
-            let mut sorter = EntrySorter::default();
+            let mut sorter = EntrySorter::new(&std::env::temp_dir());
             for number in 0..count {
                 let shuffled = number.wrapping_mul(7919) % count;
                 let entry = Entry::file(format!("{shuffled:09}")).unwrap();

@@ -1,6 +1,5 @@
 //! Puts finished packs while others are being filled, and indexes what was put.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -9,10 +8,9 @@ use futures_util::stream::FuturesUnordered;
 use super::packer::FinishedPack;
 use super::shared::Shared;
 use crate::format::segment::PackRecord;
-use crate::limits;
 use crate::repository::index::{Index, rows_of};
-use crate::repository::keys;
 use crate::repository::segment::{SegmentBuilder, seal_segment};
+use crate::repository::{guard, keys};
 use crate::{Error, Result, SnapshotId};
 
 /// Packs being put at once. Together with the one that waits in the channel this bounds their memory.
@@ -35,7 +33,7 @@ pub(crate) async fn upload(
                     let (record, directory): (PackRecord, crate::format::directory::Directory) = put?;
                     let rows = rows_of(0, record.header.len() as u64, &directory);
                     segment.push(record, rows);
-                    if segment.rows() >= limits::SEGMENT_ROWS_TARGET {
+                    if segment.is_full() {
                         put_segment(shared, session, std::mem::take(&mut segment)).await?;
                     }
                 }
@@ -68,19 +66,16 @@ pub(crate) async fn finish_index(
     shared: &Arc<Shared>,
     session: SnapshotId,
     mut segment: SegmentBuilder,
-    index: &Index,
+    index: &Arc<Index>,
 ) -> Result<()> {
-    let adopted: HashSet<u32> = index.adopted();
+    let adopted = index.adopted();
     if !adopted.is_empty() {
-        let mut rows = std::collections::HashMap::<u32, Vec<_>>::new();
-        for row in index.rows().iter().filter(|row| adopted.contains(&row.pack)) {
-            rows.entry(row.pack).or_default().push(*row);
-        }
-        for (number, rows) in rows {
-            let pack =
-                index.packs.get(number as usize).ok_or_else(|| Error::internal("an adopted pack is gone"))?;
-            segment.push(pack.record.clone(), rows);
-            if segment.rows() >= limits::SEGMENT_ROWS_TARGET {
+        let (held, resources) = (index.clone(), shared.job.resources().clone());
+        let by_pack = move || held.rows_by_pack(|pack| adopted.contains(pack), &resources);
+        let mut by_pack = guard::blocking(by_pack).await?;
+        while let Some((number, rows)) = by_pack.next()? {
+            segment.push(index.pack(number)?.record.clone(), rows);
+            if segment.is_full() {
                 put_segment(shared, session, std::mem::take(&mut segment)).await?;
             }
         }

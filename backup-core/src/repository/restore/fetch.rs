@@ -179,10 +179,10 @@ impl Planner {
 
     async fn plan_chunk(&mut self, entry: &Arc<RestoringEntry>, offset: u64, chunk: ChunkRef) -> Result<()> {
         entry.expect_piece();
-        match self.place(&chunk) {
+        match self.place(&chunk)? {
             Some(row) => {
-                let pack = self.reader.index.packs.get(row.pack as usize);
-                let frame = pack.and_then(|pack| pack.record.frames.get(row.frame as usize));
+                let pack = self.reader.index.pack(row.pack)?;
+                let frame = pack.record.frames.get(row.frame as usize);
                 let stored_len = frame.map_or(0, |frame| u64::from(frame.stored_len));
                 if self.window.is_full_before(&row, stored_len) {
                     self.flush().await?;
@@ -197,12 +197,12 @@ impl Planner {
         Ok(())
     }
 
-    fn place(&self, chunk: &ChunkRef) -> Option<IndexRow> {
-        let rows = self.reader.index.find(chunk.id.short());
+    fn place(&self, chunk: &ChunkRef) -> Result<Option<IndexRow>> {
+        let rows = self.reader.index.find(chunk.id.short(), chunk.len)?;
         // Of several places the one in the frame at hand costs nothing.
         let last = self.window.pieces.last().map(|piece| (piece.row.pack, piece.row.frame));
-        let fitting = || rows.iter().filter(|row| row.len == chunk.len);
-        fitting().find(|row| Some((row.pack, row.frame)) == last).or_else(|| fitting().next()).copied()
+        let at_hand = rows.iter().find(|row| Some((row.pack, row.frame)) == last);
+        Ok(at_hand.or_else(|| rows.first()).copied())
     }
 
     async fn flush(&mut self) -> Result<()> {

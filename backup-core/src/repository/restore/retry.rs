@@ -20,13 +20,13 @@ impl Retries {
         reader: &Reader,
         totals: &Totals,
         job: &JobContext,
-    ) {
-        let rows = reader.index.find(piece.chunk.id.short());
-        if rows.iter().filter(|row| row.len == piece.chunk.len).count() > 1 {
+    ) -> Result<()> {
+        if reader.index.find(piece.chunk.id.short(), piece.chunk.len)?.len() > 1 {
             self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(piece);
         } else {
             piece.entry.fail_piece(reason, totals, job);
         }
+        Ok(())
     }
 
     /// Writes what was kept from whichever place is whole.

@@ -11,9 +11,8 @@ use crate::format::chunks::ChunkRef;
 use crate::format::segment::IndexRow;
 use crate::limits;
 use crate::repository::frames::missing;
-use crate::repository::index::Index;
 use crate::repository::reader::Reader;
-use crate::{Error, GetRange, JobContext, Result};
+use crate::{GetRange, JobContext, Result};
 
 /// Plaintext in one window, about.
 pub(crate) const WINDOW_BYTES: usize = 8 * limits::MIB;
@@ -108,7 +107,7 @@ impl Window {
         pieces.sort_by_key(|piece| (piece.row.pack, piece.row.frame, piece.row.offset));
         let mut runs: Vec<Run> = Vec::new();
         for piece in pieces {
-            let range = frame_range(&reader.index, &piece.row)?;
+            let range = reader.index.pack(piece.row.pack)?.frame_range(piece.row.frame)?;
             match runs.last_mut().filter(|run| run.takes(&piece.row, &range)) {
                 Some(run) => {
                     run.end = run.end.max(range.end);
@@ -129,14 +128,6 @@ impl Window {
     }
 }
 
-fn frame_range(index: &Index, row: &IndexRow) -> Result<std::ops::Range<u64>> {
-    let pack = index
-        .packs
-        .get(row.pack as usize)
-        .ok_or_else(|| Error::internal("a row names a pack that is gone"))?;
-    pack.frame_range(row.frame)
-}
-
 struct Run {
     pack: u32,
     start: u64,
@@ -153,8 +144,7 @@ impl Run {
 
     async fn fetch(self, reader: &Reader, job: &JobContext) -> Result<FetchedRun> {
         let Self { pack, start, end, pieces } = self;
-        let key = reader.index.packs.get(pack as usize).map(|pack| pack.key.clone());
-        let key = key.ok_or_else(|| Error::internal("a row names a pack that is gone"))?;
+        let key = reader.index.pack(pack)?.key.clone();
         let bytes = match reader.store.get(&key, GetRange::Bounded(start..end), job).await.map_err(missing) {
             Ok(fetched) => Ok(fetched.bytes),
             // A pack that is damaged or gone harms only the entries that need it.

@@ -62,13 +62,11 @@ impl RestoreWorker {
             Ok(bytes) => bytes,
             Err(error) => {
                 let reason = error.to_string();
-                run.pieces.into_iter().for_each(|piece| self.fail(piece, &reason));
-                return Ok(());
+                return run.pieces.into_iter().try_for_each(|piece| self.fail(piece, &reason));
             }
         };
         let index = self.reader.index.clone();
-        let pack = index.packs.get(run.pack as usize);
-        let pack = pack.ok_or_else(|| Error::internal("a row names a pack that is gone"))?;
+        let pack = index.pack(run.pack)?;
         let mut opened: Option<(u32, std::result::Result<(), String>)> = None;
         for piece in run.pieces {
             self.job.check()?;
@@ -94,27 +92,27 @@ impl RestoreWorker {
                 opened = Some((piece.row.frame, result.map_err(|error| error.to_string())));
             }
             match &opened {
-                Some((_, Ok(()))) => self.write_piece(piece),
-                Some((_, Err(reason))) => self.fail(piece, reason),
+                Some((_, Ok(()))) => self.write_piece(piece)?,
+                Some((_, Err(reason))) => self.fail(piece, reason)?,
                 None => return Err(Error::internal("no frame is open")),
             }
         }
         Ok(())
     }
 
-    fn write_piece(&mut self, piece: Piece) {
+    fn write_piece(&mut self, piece: Piece) -> Result<()> {
         let reason = match slice_of(&self.plain, &piece.row) {
             Ok(bytes) if self.reader.store.protection.chunk_id(bytes) == piece.chunk.id => {
                 piece.entry.write(bytes, piece.offset, &mut self.compare, &self.totals, &self.job);
-                return;
+                return Ok(());
             }
             Ok(_) => "a chunk is not what its identity says".to_owned(),
             Err(error) => error.to_string(),
         };
-        self.fail(piece, &reason);
+        self.fail(piece, &reason)
     }
 
-    fn fail(&self, piece: Piece, reason: &str) {
-        self.retries.fail(piece, reason, &self.reader, &self.totals, &self.job);
+    fn fail(&self, piece: Piece, reason: &str) -> Result<()> {
+        self.retries.fail(piece, reason, &self.reader, &self.totals, &self.job)
     }
 }

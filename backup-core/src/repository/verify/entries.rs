@@ -12,16 +12,11 @@ use crate::repository::content::ChunkStream;
 use crate::repository::entries::{Expanded, Place};
 use crate::repository::keys;
 use crate::repository::reader::Reader;
-use crate::{ChunkId, ObjectKey, Result, ShortId, SnapshotId};
+use crate::{ChunkId, Result, ShortId, SnapshotId};
 
 impl Verification<'_> {
     /// Walks all snapshots. Pages found whole once are not read again for the next snapshot that shares them.
-    pub(super) async fn check_snapshots(
-        &mut self,
-        ids: Vec<SnapshotId>,
-        reader: &Reader,
-        orphans: &HashSet<u32>,
-    ) -> Result<()> {
+    pub(super) async fn check_snapshots(&mut self, ids: Vec<SnapshotId>, reader: &Reader) -> Result<()> {
         let mut whole: HashSet<ShortId> = HashSet::new();
         let mut unindexed = false;
         for meta in crate::SinkExt::list_all(&*self.store().sink, keys::SNAPSHOTS).await? {
@@ -50,7 +45,7 @@ impl Verification<'_> {
             self.count(&key, Ok(()))?;
             self.report.checked.snapshots = self.report.checked.snapshots.saturating_add(1);
             for root in [document.tree, document.trailing].into_iter().flatten() {
-                unindexed |= self.check_tree(reader, id, &root, orphans, &mut whole).await?;
+                unindexed |= self.check_tree(reader, id, &root, &mut whole).await?;
             }
         }
         if unindexed {
@@ -66,7 +61,6 @@ impl Verification<'_> {
         reader: &Reader,
         id: SnapshotId,
         root: &TreeRoot,
-        orphans: &HashSet<u32>,
         whole: &mut HashSet<ShortId>,
     ) -> Result<bool> {
         let mut unindexed = false;
@@ -77,7 +71,7 @@ impl Verification<'_> {
         }
         while let Some(place) = stack.pop() {
             let page = place.page;
-            unindexed |= self.only_in_orphans(reader, &page.id, page.len, orphans);
+            unindexed |= only_in_orphans(reader, &page.id, page.len)?;
             if whole.contains(&page.id.short()) {
                 continue;
             }
@@ -95,7 +89,7 @@ impl Verification<'_> {
                 Ok(Expanded::Entries(entries)) => {
                     let before = self.report.damaged_entries.len();
                     for stored in entries {
-                        unindexed |= self.check_entry(reader, id, &stored, orphans).await?;
+                        unindexed |= self.check_entry(reader, id, &stored).await?;
                     }
                     if self.report.damaged_entries.len() == before {
                         whole.insert(page.id.short());
@@ -117,7 +111,6 @@ impl Verification<'_> {
         reader: &Reader,
         snapshot: SnapshotId,
         stored: &StoredEntry,
-        orphans: &HashSet<u32>,
     ) -> Result<bool> {
         self.report.checked.entries = self.report.checked.entries.saturating_add(1);
         let mut unindexed = false;
@@ -130,8 +123,10 @@ impl Verification<'_> {
                     Ok(None) => break,
                     Ok(Some(chunk)) => {
                         bytes = bytes.saturating_add(u64::from(chunk.len));
-                        reason = reason.or_else(|| self.chunk_problem(reader, &chunk));
-                        unindexed |= self.only_in_orphans(reader, &chunk.id, chunk.len, orphans);
+                        if reason.is_none() {
+                            reason = self.chunk_problem(reader, &chunk)?;
+                        }
+                        unindexed |= only_in_orphans(reader, &chunk.id, chunk.len)?;
                     }
                     Err(error) if error.is_corruption() => {
                         reason = Some(format!("its list of chunks: {error}"));
@@ -151,28 +146,29 @@ impl Verification<'_> {
         Ok(unindexed)
     }
 
-    fn chunk_problem(&self, reader: &Reader, chunk: &ChunkRef) -> Option<String> {
+    fn chunk_problem(&self, reader: &Reader, chunk: &ChunkRef) -> Result<Option<String>> {
         let mut problem = format!("its chunk {} is in no pack", chunk.id);
-        for row in reader.index.find(chunk.id.short()).iter().filter(|row| row.len == chunk.len) {
-            let key = reader.index.packs.get(row.pack as usize).map(|pack| &pack.key);
-            let name = key.map(ObjectKey::as_str).unwrap_or_default();
+        for row in reader.index.find(chunk.id.short(), chunk.len)?.iter() {
             if let Some(reason) = self.bad_packs.get(&row.pack) {
-                problem = format!("needs {name}, which {reason}");
+                problem = format!("needs {}, which {reason}", reader.index.pack(row.pack)?.key);
             } else if self.bad_frames.contains(&(row.pack, row.frame)) {
-                problem = format!("needs {name}, which is damaged");
+                problem = format!("needs {}, which is damaged", reader.index.pack(row.pack)?.key);
             } else {
-                return None;
+                return Ok(None);
             }
         }
-        Some(problem)
-    }
-
-    fn only_in_orphans(&self, reader: &Reader, id: &ChunkId, len: u32, orphans: &HashSet<u32>) -> bool {
-        let mut rows = reader.index.find(id.short()).iter().filter(|row| row.len == len).peekable();
-        !orphans.is_empty() && rows.peek().is_some() && rows.all(|row| orphans.contains(&row.pack))
+        Ok(Some(problem))
     }
 
     fn damaged(&mut self, snapshot: SnapshotId, name: String, reason: String) {
         self.report.damaged_entries.push(DamagedEntry { snapshot, name, reason });
     }
+}
+
+fn only_in_orphans(reader: &Reader, id: &ChunkId, len: u32) -> Result<bool> {
+    if !reader.index.has_orphans() {
+        return Ok(false);
+    }
+    let rows = reader.index.find(id.short(), len)?;
+    Ok(!rows.is_empty() && rows.iter().all(|row| reader.index.is_orphan(row.pack)))
 }

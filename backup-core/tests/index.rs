@@ -1,0 +1,238 @@
+//! The index beyond memory: with the least memory for it everything works as with plenty, and what keeps scratch files
+//! from being written or read is an error, never a chunk said to be missing. And segments as others may write them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use backup_core::format::object::ObjectWriter;
+use backup_core::format::segment::SegmentHead;
+use backup_core::repository::{BackupOptions, ParentChoice, VerifyLevel};
+use backup_core::testing::{FailingSink, Fault, Operation};
+use backup_core::{
+    ErrorKind, JobContext, ObjectKey, ObjectType, Resources, Result, Sink, SnapshotId, Zstd, limits,
+};
+use common::{
+    BOTH, Protect, Setup, TINY, TestEntry, TestSource, delete_all, in_memory, objects, random, sink_of, text,
+};
+
+/// Several thousand chunks, far more than the least memory for an index holds.
+fn source(changed: u64) -> TestSource {
+    let files = (0..30).map(|number| {
+        let seed = if number == 7 { changed } else { number };
+        TestEntry::file(&format!("f{number:02}"), random(seed, 20_000 + number as usize * 100)).stamped()
+    });
+    let long = TestEntry::file("long", text(changed, 300_000)).stamped();
+    TestSource::new(files.chain([long]).collect())
+}
+
+fn spilled(setup: &Setup) -> Setup {
+    let resources = Resources::new().with_workers(2).with_index_bytes(0);
+    assert_eq!(resources.index_bytes(), Resources::INDEX_BYTES_MIN);
+    Setup { job: JobContext::new().with_resources(resources), ..setup.clone() }
+}
+
+fn without_scratch(setup: &Setup) -> Setup {
+    let setup = spilled(setup);
+    let resources = setup.job.resources().clone().with_scratch_directory("/nonexistent/scratch");
+    Setup { job: JobContext::new().with_resources(resources), ..setup }
+}
+
+#[track_caller]
+fn assert_names_the_scratch_directory<T: std::fmt::Debug>(result: Result<T>) {
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert!(error.to_string().contains("/nonexistent/scratch"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_beyond_memory_serves_backup_restore_verify_and_repair_as_one_in_memory_does() {
+    for protect in BOTH {
+        let (plenty, sink) = in_memory(protect, TINY).await;
+        let little = spilled(&plenty).reopen(Arc::new(sink.clone())).await.unwrap();
+        let (first, second) = (source(100), source(200));
+        let first_id = little.store(&first).await;
+        // What is in the index is neither read nor stored again, whichever form it has.
+        for setup in [&plenty, &little] {
+            let again = setup.backup(&first).await.unwrap();
+            assert_eq!((again.bytes_read, again.bytes_added), (0, 0));
+            let options = BackupOptions { parent: ParentChoice::None, ..BackupOptions::default() };
+            let again = setup.repository.backup(&first, &options, &setup.job).await.unwrap();
+            assert!(again.bytes_read > 0);
+            assert_eq!(again.bytes_added, 0);
+        }
+        let report = little.backup(&second).await.unwrap();
+        assert!(report.bytes_added > 0 && report.bytes_added < report.bytes_logical / 2, "{report:?}");
+        let second_id = report.snapshot.unwrap();
+        for setup in [&plenty, &little] {
+            setup.assert_restores(first_id, &first).await;
+            setup.assert_restores(second_id, &second).await;
+            setup.assert_clean().await;
+        }
+        let stats = |setup: Setup| async move { setup.repository.stats(&setup.job).await.unwrap() };
+        assert_eq!(stats(plenty.clone()).await, stats(little.clone()).await);
+
+        // Only the packs are left: they are found, indexed in scratch files, named again by a repair.
+        assert!(delete_all(&sink, "index/").await > 1);
+        for setup in [&plenty, &little] {
+            setup.assert_restores(first_id, &first).await;
+            let report = setup.verify(VerifyLevel::Content).await.unwrap();
+            assert!(report.damaged_entries.is_empty(), "{:?}", report.damaged_entries);
+            assert_eq!(report.damaged_objects.len(), 1, "{:?}", report.damaged_objects);
+        }
+        let repaired = little.repository.repair_index(false, &little.job).await.unwrap();
+        assert!(repaired.rebuilt > 0 && repaired.lost.is_empty());
+        for setup in [&plenty, &little] {
+            setup.assert_clean().await;
+            setup.assert_restores(second_id, &second).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_run_is_reused_by_one_whose_index_is_beyond_memory() {
+    let (setup, sink) = in_memory(Protect::Encrypted, TINY).await;
+    let source = source(1);
+    let failing = FailingSink::new(sink.clone(), []);
+    let opened = spilled(&setup).reopen(Arc::new(failing.clone())).await.unwrap();
+    // Everything is stored but what names it.
+    let fault = Fault::at(1).of(Operation::Put).below("index/").with_kind(ErrorKind::Io);
+    failing.set_faults([fault]);
+    assert_eq!(opened.backup(&source).await.unwrap_err().kind(), ErrorKind::Io);
+    failing.set_faults([]);
+    let report = opened.backup(&source).await.unwrap();
+    assert_eq!(report.bytes_added, 0);
+    // A reader that asks the segments only finds all of it: the packs were named again.
+    let again = setup.reopen(Arc::new(sink)).await.unwrap();
+    again.assert_clean().await;
+    again.assert_restores(report.snapshot.unwrap(), &source).await;
+}
+
+#[tokio::test]
+async fn a_scratch_directory_that_is_not_there_is_an_error_and_no_missing_chunk() {
+    let (setup, sink) = in_memory(Protect::Plain, TINY).await;
+    let source = source(1);
+    let id = setup.store(&source).await;
+    let before = objects(&sink).await;
+    let broken = without_scratch(&setup).reopen(Arc::new(sink.clone())).await.unwrap();
+    assert_names_the_scratch_directory(broken.backup(&source).await);
+    assert_names_the_scratch_directory(broken.restore(id).await);
+    assert_names_the_scratch_directory(broken.verify(VerifyLevel::Structure).await);
+    assert_names_the_scratch_directory(broken.repository.repair_index(false, &broken.job).await);
+    assert_names_the_scratch_directory(broken.repository.stats(&broken.job).await);
+    let after = objects(&sink).await;
+    assert!(before.keys().all(|key| after.contains_key(key)), "nothing was taken for damaged and removed");
+    // And with one that is there the same handle works.
+    let healed = Setup { repository: broken.repository, ..spilled(&setup) };
+    healed.assert_restores(id, &source).await;
+}
+
+/// Seals a segment of these frames.
+fn segment(setup: &Setup, head: &SegmentHead, frames: &[Vec<u8>]) -> (String, Vec<u8>) {
+    let mut salt = [0; 32];
+    setup.job.random().fill(&mut salt).unwrap();
+    let transforms = [Arc::new(Zstd::default()) as _];
+    let mut writer =
+        ObjectWriter::new(&*setup.protection, ObjectType::Index, &transforms, salt, Vec::new()).unwrap();
+    for frame in [head.encode()].iter().chain(frames) {
+        writer.push_frame(frame, &[]).unwrap();
+    }
+    let sealed = writer.finish().unwrap();
+    (format!("index/{}", hex(&sealed.digest)), sealed.bytes.to_vec())
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn head(session: SnapshotId, supersedes: Vec<[u8; 32]>, pack_frames: u32) -> SegmentHead {
+    SegmentHead { session, supersedes, pack_frames, pages: Vec::new() }
+}
+
+#[tokio::test]
+async fn a_segment_that_would_hold_too_much_is_set_aside_before_it_takes_memory() {
+    let (setup, sink) = in_memory(Protect::Encrypted, TINY).await;
+    let source = source(1);
+    let id = setup.store(&source).await;
+    let frames = limits::SEGMENT_BYTES_MAX / limits::FRAME_PLAIN_BYTES_MAX;
+    let zeros = vec![vec![0; limits::FRAME_PLAIN_BYTES_MAX]; frames];
+    let (key, bytes) = segment(&setup, &head(id, Vec::new(), 0), &zeros);
+    sink.put(&ObjectKey::new(&key).unwrap(), bytes.into()).await.unwrap();
+    let report = setup.verify(VerifyLevel::Structure).await.unwrap();
+    let [damaged] = &report.damaged_objects[..] else { panic!("{:?}", report.damaged_objects) };
+    assert_eq!(damaged.object, key);
+    assert!(damaged.reason.contains("67108864"), "{}", damaged.reason);
+    setup.assert_restores(id, &source).await;
+}
+
+#[tokio::test]
+async fn a_segment_half_of_which_is_nonsense_is_set_aside_as_a_whole() {
+    let (setup, sink) = in_memory(Protect::Plain, TINY).await;
+    let source = source(1);
+    let id = setup.store(&source).await;
+    let all = objects(&sink).await;
+    let (good, _) = all.iter().find(|(key, _)| key.starts_with("index/")).unwrap();
+    // A pack that is there, with no rows that can be read: it must not count as known.
+    let (name, pack) = all.iter().find(|(key, _)| key.starts_with("data/")).unwrap();
+    let mut digest = [0; 32];
+    for (byte, digits) in digest.iter_mut().zip(name.rsplit('/').next().unwrap().as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
+    }
+    let record = backup_core::format::segment::PackRecord {
+        digest,
+        object_type: ObjectType::Data,
+        object_len: pack.len() as u64,
+        header: Vec::new(),
+        frames: Vec::new(),
+    };
+    let mut packs = Vec::new();
+    record.encode(&mut packs);
+    let (key, bytes) = segment(&setup, &head(id, Vec::new(), 1), &[packs, vec![0xff; 50]]);
+    sink.delete(&ObjectKey::new(good).unwrap()).await.unwrap();
+    sink.put(&ObjectKey::new(&key).unwrap(), bytes.into()).await.unwrap();
+    let opened = setup.reopen(Arc::new(sink)).await.unwrap();
+    opened.assert_restores(id, &source).await;
+}
+
+#[tokio::test]
+async fn what_a_committed_segment_replaces_counts_no_longer_whichever_is_read_first() {
+    let (setup, sink) = in_memory(Protect::Plain, TINY).await;
+    let source = source(1);
+    let id = setup.store(&source).await;
+    let stored = objects(&sink).await;
+    let replaced: Vec<[u8; 32]> = stored
+        .keys()
+        .filter_map(|key| key.strip_prefix("index/"))
+        .map(|name| std::array::from_fn(|at| u8::from_str_radix(&name[at * 2..at * 2 + 2], 16).unwrap()))
+        .collect();
+    assert!(!replaced.is_empty());
+    for committed in [true, false] {
+        let session = if committed { id } else { SnapshotId::from_bytes([9; 16]) };
+        let (key, bytes) = segment(&setup, &head(session, replaced.clone(), 0), &[]);
+        let merged = BTreeMap::from([(key, bytes.into())]);
+        for merged_first in [true, false] {
+            // The memory sink's times are those at which it got its objects.
+            let sink = sink_of(if merged_first { &merged } else { &stored }).await;
+            tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+            for (key, bytes) in if merged_first { &stored } else { &merged } {
+                sink.put(&ObjectKey::new(key).unwrap(), bytes.clone()).await.unwrap();
+            }
+            for setup in [setup.clone(), spilled(&setup)] {
+                let opened = setup.reopen(Arc::new(sink_of(&objects(&sink).await).await)).await.unwrap();
+                let same = setup.reopen(Arc::new(sink.clone())).await.unwrap();
+                for opened in [opened, same] {
+                    let options = BackupOptions {
+                        parent: ParentChoice::None,
+                        dry_run: true,
+                        ..BackupOptions::default()
+                    };
+                    let report = opened.repository.backup(&source, &options, &opened.job).await.unwrap();
+                    assert_eq!(report.bytes_added > 0, committed, "{report:?}");
+                }
+            }
+        }
+    }
+}
