@@ -78,7 +78,7 @@ impl Resources {
 
     /// A pool with this budget for the buffers of its jobs in bytes, at least [`Resources::MEMORY_BYTES_MIN`]. A small
     /// budget lowers the number of workers. What is known of a repository's chunks comes on top: see
-    /// [`with_index_bytes`](Resources::with_index_bytes). So do 20 to 40 bytes for each chunk that one backup stores.
+    /// [`with_index_bytes`](Resources::with_index_bytes).
     #[must_use]
     pub fn with_memory_bytes(mut self, bytes: usize) -> Self {
         self.memory_bytes = bytes.max(Self::MEMORY_BYTES_MIN);
@@ -94,7 +94,8 @@ impl Resources {
 
     /// The same pool with this much memory for the index of a repository, at least [`Resources::INDEX_BYTES_MIN`]; 64 MiB
     /// unless told otherwise. A chunk takes 32 bytes, a pack about one KiB. An index that needs more is spilled: it is
-    /// sorted in scratch files and read from one, and 2 bytes a chunk stay in memory, 200 MiB for a hundred million.
+    /// sorted in scratch files and read from one, and 2 bytes a chunk stay in memory, 200 MiB for a hundred million. A
+    /// backup takes up to half as much again for the chunks that it stores itself, and beyond that 2 bytes a chunk.
     #[must_use]
     pub fn with_index_bytes(mut self, bytes: usize) -> Self {
         self.index_bytes = bytes.max(Self::INDEX_BYTES_MIN);

@@ -156,7 +156,7 @@ impl Repository {
         let parent_id = parent.as_ref().map(|(id, _)| *id);
         let parent = parent.and_then(|(_, root)| Some(Parent { reader: view.clone(), root: root? }));
 
-        let known = KnownChunks::new(view.index.clone());
+        let known = KnownChunks::new(view.index.clone(), job.resources());
         let chunker = self.chunker()?;
         let store = self.store().clone();
         let mut shared = Shared::new(store, known, chunker, transforms, job.clone(), lease, options);

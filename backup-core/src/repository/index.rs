@@ -49,12 +49,12 @@ mod tests;
 pub(crate) use bits::Bits;
 pub(crate) use pack::Pack;
 pub(crate) use scan::{read_directory, rows_of};
+pub(crate) use spilled::SpilledRows;
 
 use bits::PackStates;
 use packs::PackTable;
 use resident::ResidentRows;
 use sorter::RowReader;
-use spilled::SpilledRows;
 
 /// Places of one chunk that are looked at; more serve nobody, whatever segments claim.
 const PLACES_MAX: usize = 256;

@@ -19,7 +19,7 @@ const CACHE_BYTES: usize = 1024 * 1024;
 
 /// Rows sorted by chunk in a file; in memory only a filter, and the beginning of the first chunk of each page.
 #[derive(Debug)]
-pub(super) struct SpilledRows {
+pub(crate) struct SpilledRows {
     file: Arc<ScratchFile>,
     fences: Vec<u64>,
     filter: Filter,
@@ -28,7 +28,7 @@ pub(super) struct SpilledRows {
 
 impl SpilledRows {
     /// Writes sorted rows, of which there are at most `count`, to a file in `scratch`.
-    pub(super) fn write(
+    pub(crate) fn write(
         rows: impl Iterator<Item = Result<IndexRow>>,
         count: u64,
         scratch: &Arc<Path>,
@@ -54,8 +54,13 @@ impl SpilledRows {
         Ok(Self { file: Arc::new(file), fences, filter, pages: Cache::new(CACHE_BYTES) })
     }
 
+    /// How many rows there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.file.len() / ROW_BYTES as u64
+    }
+
     /// The same rows, for a reader of its own.
-    pub(super) fn iter(&self) -> RowReader {
+    pub(crate) fn iter(&self) -> RowReader {
         RowReader::new(self.file.clone(), 0, self.file.len())
     }
 
@@ -76,7 +81,7 @@ impl SpilledRows {
     }
 
     /// The places of a chunk of this length.
-    pub(super) fn find(&self, id: ShortId, len: u32) -> Result<Vec<IndexRow>> {
+    pub(crate) fn find(&self, id: ShortId, len: u32) -> Result<Vec<IndexRow>> {
         let mut found = Vec::new();
         if !self.filter.may_contain(id) {
             return Ok(found);
