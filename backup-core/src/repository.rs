@@ -355,6 +355,14 @@ impl Repository {
         Reader { store: self.store().clone(), index, cache: self.inner.cache.clone() }
     }
 
+    /// Lets go of an index that is large, for who is about to load one of its own. It is loaded again when it is needed.
+    pub(crate) async fn release_large_index(&self) {
+        let mut held = self.inner.index.lock().await;
+        if held.as_ref().is_some_and(|index| index.is_spilled()) {
+            *held = None;
+        }
+    }
+
     async fn refresh_index(&self, job: &JobContext) -> Result<Arc<Index>> {
         let mut held = self.inner.index.lock().await;
         let listed: Vec<_> = self.store().sink.list_all(keys::INDEX).await?;

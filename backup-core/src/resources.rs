@@ -18,7 +18,7 @@ pub use rate::RateLimit;
 const BASE_BYTES: usize = 64 * MIB;
 /// Buffers of one worker: a pack, a region, a frame before and after its transforms.
 const WORKER_BYTES: usize = 32 * MIB;
-/// Memory for an index unless told otherwise: nearly two million chunks.
+/// Memory for an index unless told otherwise: one to two million chunks.
 const INDEX_BYTES: usize = 64 * MIB;
 
 /// A pool of resources. Clones share it: give one to every job of a process, and together they keep within it.

@@ -3,7 +3,7 @@
 //! An index is immutable once it is built; a refreshed index is a new one. It has two forms that answer the same:
 //!
 //! - **In memory** as long as rows and packs take at most [`Resources::index_bytes`](crate::Resources::index_bytes), 64 MiB
-//!   unless told otherwise, which is nearly two million chunks: rows sorted by chunk, searched by interpolation.
+//!   unless told otherwise, which is one to two million chunks: rows sorted by chunk, searched by interpolation.
 //! - **Spilled** beyond that: rows are sorted externally into a scratch file of 32 bytes a row and read by position, a page
 //!   of 128 rows at a time; the packs' records stand in another one. Nothing is mapped into memory.
 //!
@@ -19,10 +19,10 @@
 //! | caches of pages and packs | at most | 9.0 |
 //! | together | | 198.9 |
 //!
-//! While it is built there are, before the filter is made, up to 64 MiB of rows and 64 MiB of segments instead of it, and
-//! afterwards buffers of 8 MiB for merging. The scratch files take 3.2 GB and 1 to 2 GB, and another 3.2 GB while rows are
-//! sorted. A chunk that is not there is answered from the filter; one that is there costs a read of 4 KiB, mostly from the
-//! system's page cache.
+//! While it is built there are, before the filter is made, up to 64 MiB of rows instead of it, 32 MiB of segments fetched
+//! ahead and the plaintext of one (about 4 MiB, at most 64), and afterwards buffers of 8 MiB for merging. The scratch files
+//! take 3.2 GB and 1 to 2 GB, and another 3.2 GB while rows are sorted. A chunk that is not there is answered from the
+//! filter; one that is there costs a read of 4 KiB, mostly from the system's page cache.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -149,6 +149,11 @@ impl Index {
     /// Whether there are packs that no segment names.
     pub(crate) fn has_orphans(&self) -> bool {
         !self.states.orphan.is_empty()
+    }
+
+    /// Whether it is so large that no second one should stand beside it.
+    pub(crate) fn is_spilled(&self) -> bool {
+        matches!(self.rows, Rows::Spilled(_))
     }
 
     /// Bytes of memory that it holds, about.

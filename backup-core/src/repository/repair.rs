@@ -31,6 +31,7 @@ impl Repository {
             }
             let mut report = RepairReport::default();
             let committed = self.committed_sessions(job).await?;
+            self.release_large_index().await;
             let index = index::Index::load(store, &committed, job).await?;
             let mut segment = SegmentBuilder::default();
             for (prefix, object_type) in [(keys::META, ObjectType::Meta), (keys::DATA, ObjectType::Data)] {

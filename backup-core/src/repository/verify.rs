@@ -228,6 +228,7 @@ impl Verification<'_> {
         let job = self.job;
         let store = self.repository.store().clone();
         let committed = self.repository.committed_sessions(job).await?;
+        self.repository.release_large_index().await;
         let index = Index::load(&store, &committed, job).await?;
         for key in &index.segments {
             self.count(key, Ok(()))?;

@@ -134,7 +134,7 @@ impl IndexBuilder {
         tracing::debug!(
             packs = index.pack_count(),
             bytes = index.bytes(),
-            spilled = matches!(index.rows, Rows::Spilled(_)),
+            spilled = index.is_spilled(),
             "the index is loaded"
         );
         Ok(index)

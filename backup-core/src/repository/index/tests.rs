@@ -64,10 +64,6 @@ fn build(resources: &Resources, packs: &[u32], committed: impl Fn(u32) -> bool, 
     builder.finish().unwrap()
 }
 
-fn is_spilled(index: &Index) -> bool {
-    matches!(index.rows, Rows::Spilled(_))
-}
-
 fn rows_of(index: &Index) -> Vec<IndexRow> {
     index.rows().collect::<Result<_>>().unwrap()
 }
@@ -143,7 +139,7 @@ proptest! {
         let committed = |pack: u32| pack.is_multiple_of(2);
         let resident = build(&Resources::new(), &packs, committed, &rows);
         let spilled = build(&small(), &packs, committed, &rows);
-        prop_assert!(!is_spilled(&resident) && is_spilled(&spilled));
+        prop_assert!(!resident.is_spilled() && spilled.is_spilled());
         prop_assert_eq!(rows_of(&resident).into_iter().collect::<BTreeSet<_>>(), rows.iter().copied().collect());
         assert_same(&resident, &spilled);
 
@@ -161,7 +157,7 @@ proptest! {
         prop_assert_eq!(rows_of(&spilled), rows_of(&resident));
         assert_same(&extend(resident.clone(), &Resources::new()), &shared);
         let alone = extend(spilled, &small());
-        prop_assert!(is_spilled(&alone));
+        prop_assert!(alone.is_spilled());
         assert_same(&extend(resident, &Resources::new()), &alone);
         prop_assert_eq!(alone.has_orphans(), added > 0);
     }
@@ -244,7 +240,7 @@ const CHILD: &str = "BACKUP_INDEX_ROWS";
 /// a process of its own, whose peak the system counts.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_hundred_million_chunks_need_less_than_256_mib() {
+fn trap_13_a_hundred_million_chunks_need_less_than_256_mib() {
     if let Some(rows) = std::env::var_os(CHILD) {
         let rows: u64 = rows.into_string().unwrap().parse().unwrap();
         let resources = match rows {
@@ -252,13 +248,13 @@ fn a_hundred_million_chunks_need_less_than_256_mib() {
             _ => Resources::new().with_index_bytes(limits::MIB),
         };
         let index = measure(rows, &resources);
-        assert!(is_spilled(&index));
+        assert!(index.is_spilled());
         println!("index: {} KiB", index.bytes() / 1024);
         println!("peak: {} KiB", peak_kib());
         return;
     }
     let rows: u64 = if std::env::var_os("BACKUP_LONG").is_some() { 100_000_000 } else { 500_000 };
-    let name = "repository::index::tests::a_hundred_million_chunks_need_less_than_256_mib";
+    let name = "repository::index::tests::trap_13_a_hundred_million_chunks_need_less_than_256_mib";
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(CHILD, rows.to_string())
