@@ -111,6 +111,9 @@ pub enum Command {
     Repair(Repair),
     /// Show sizes and ratios
     Stats(commands::stats::Args),
+    /// See and change who can open the repository
+    #[command(subcommand)]
+    Key(commands::key::Key),
     /// Run configured jobs and sets
     Run(commands::run::Args),
     /// Check places, keys and sources before anything depends on them

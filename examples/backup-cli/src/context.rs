@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use backup_core::Transform;
 use backup_core::config::{Access, BuildContext, Component, Config, Place, Registry, RepositoryConfig};
-use backup_core::repository::{Repository, peek_config};
+use backup_core::repository::{ConfigHeader, Repository, peek_config};
 use backup_core::{
-    CancellationToken, ErrorKind, JobContext, Protection, Resources, Sink, TransformSet, Unprotected,
+    CancellationToken, Error, ErrorKind, JobContext, Protection, Resources, Sink, TransformSet, Unprotected,
 };
 use backup_crypto::{Keyring, Recipient};
 
@@ -167,13 +167,20 @@ impl Context {
 
     /// The protection of the repository in `sink`: its keys unlocked, or none where it is not encrypted.
     pub async fn unlock(&self, location: &Location, sink: &Arc<dyn Sink>) -> Outcome<Arc<dyn Protection>> {
+        let header = header(location, sink).await?;
+        if header.encrypted {
+            Ok(self.keyring(location, sink).await?)
+        } else {
+            Ok(Arc::new(Unprotected::new(header.repository)))
+        }
+    }
+
+    /// The unlocked keys of the encrypted repository in `sink`.
+    pub async fn keyring(&self, location: &Location, sink: &Arc<dyn Sink>) -> Outcome<Arc<Keyring>> {
         let shown = &location.shown;
-        let header = peek_config(&**sink).await.map_err(|e| match e.kind() {
-            ErrorKind::NotFound => no_repository(shown),
-            _ => e.into(),
-        })?;
-        if !header.encrypted {
-            return Ok(Arc::new(Unprotected::new(header.repository)));
+        if !header(location, sink).await?.encrypted {
+            let message = format!("the repository {shown} is not encrypted: it has no keys");
+            return Err(Error::new(ErrorKind::Unsupported, message).into());
         }
         let recipients = self.recipients(location).await?;
         if recipients.is_empty() {
@@ -222,6 +229,14 @@ impl Context {
         let made = self.registry.make_transform(component, &self.file(), &format!("transforms.{name}"));
         made.map_err(Failure::input)
     }
+}
+
+/// The configuration of a repository, as far as it can be read without a key.
+async fn header(location: &Location, sink: &Arc<dyn Sink>) -> Outcome<ConfigHeader> {
+    peek_config(&**sink).await.map_err(|e| match e.kind() {
+        ErrorKind::NotFound => no_repository(&location.shown),
+        _ => e.into(),
+    })
 }
 
 fn no_repository(shown: &str) -> Failure {

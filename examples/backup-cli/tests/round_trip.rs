@@ -393,6 +393,39 @@ fn passphrases_unlock_and_wrong_ones_do_not() {
 }
 
 #[test]
+fn recipients_are_listed_added_and_removed() {
+    let scratch = Scratch::with_repository();
+    scratch.snapshot();
+    std::fs::write(scratch.path("password"), "correct horse\n").unwrap();
+    let before = scratch.json(0, ["key", "list"]);
+    has(&before, &["recipients", "epoch"]);
+    let first = before["recipients"][0]["id"].as_str().unwrap().to_owned();
+    scratch.run(["key", "remove", &first[..8]]).expect(1);
+
+    let added = scratch.json(0, ["key", "add", "passphrase:file:password", "--label", "on call"]);
+    assert_eq!(added["recipients"].as_array().unwrap().len(), 2, "{added:#}");
+    let second = |document: &Value| {
+        let all = document["recipients"].as_array().unwrap();
+        all.iter().find(|info| info["label"] == "on call").unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    let second = second(&added);
+    let by_password = |arguments: &[&str]| {
+        let mut command = scratch.command(arguments);
+        common::run(
+            command.env_remove("BACKUP_KEY_FILE").env("BACKUP_PASSWORD_FILE", scratch.text("password")),
+        )
+    };
+    by_password(&["verify"]).expect(0);
+
+    // Whoever can open the repository can shut others out, and then is the last.
+    by_password(&["key", "remove", &first]).expect(0);
+    scratch.run(["list"]).expect(1);
+    by_password(&["list"]).expect(0);
+    assert!(by_password(&["key", "remove", &second]).expect(1).err.contains("add another"));
+    by_password(&["key", "remove", "ffff"]).expect(4);
+}
+
+#[test]
 fn a_repository_without_encryption_must_be_asked_for() {
     let scratch = Scratch::new();
     let run = |arguments: &[&str]| common::run(scratch.command(arguments).env_remove("BACKUP_KEY_FILE"));

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod diff;
 pub mod find;
 pub mod init;
+pub mod key;
 pub mod list;
 pub mod ls;
 pub mod repair_index;
@@ -40,6 +41,7 @@ pub async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Verify(args) => verify::run(args, context).await,
         Command::Repair(Repair::Index(args)) => repair_index::run(args, context).await,
         Command::Stats(args) => stats::run(args, context).await,
+        Command::Key(command) => key::run(command, context).await,
         Command::Run(args) => self::run::run(args, context).await,
         Command::Check(args) => check::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
