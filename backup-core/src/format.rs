@@ -1,6 +1,5 @@
 //! The stored bytes: structures and codecs only, without any input or output. `docs/FORMAT.md` is their specification.
 
-mod check;
 pub mod chunks;
 pub mod codec;
 pub mod directory;
