@@ -17,6 +17,7 @@ pub mod retention;
 pub mod sink;
 pub mod source;
 pub mod target;
+pub mod transform;
 
 pub use failing::{FailingSink, Fault};
 pub use recording::{Call, Operation, RecordingSink};

@@ -180,6 +180,14 @@ mod tests {
     }
 
     #[test]
+    fn it_keeps_the_contract_of_transforms() {
+        use backup_core::testing::transform::{Object, conformance};
+
+        let object = Object { repository: REPOSITORY.0, object_type: ObjectType::Data, salt: SALT };
+        conformance(&pair().0, &object).unwrap();
+    }
+
+    #[test]
     fn an_opener_never_seals() {
         let (_, opener) = pair();
         assert_eq!(

@@ -6,7 +6,8 @@
 //!
 //! A transform turns a frame's bytes into others and back, and may say that it does not pay. Its name, which starts with
 //! `x-`, stands in every pack made with it. Whoever opens the repository registers it in a `TransformSet`; without, what
-//! needs it is refused with an error that names it.
+//! needs it is refused with an error that names it. `backup_core::testing::transform::conformance` (feature `testing`)
+//! checks one of yours.
 
 use std::sync::Arc;
 

@@ -128,6 +128,7 @@ async fn custom_transform_pays_and_reads_back() {
 #[test]
 fn custom_transform_undoes_what_it_did_and_refuses_the_rest() {
     let transform = custom_transform::Shuffle4;
+    backup_core::testing::transform::conformance(&transform, &Default::default()).unwrap();
     let frame = FrameContext {
         repository: &[0; 16],
         object_type: ObjectType::Data,
