@@ -169,10 +169,19 @@ impl Context {
     pub async fn unlock(&self, location: &Location, sink: &Arc<dyn Sink>) -> Outcome<Arc<dyn Protection>> {
         let header = header(location, sink).await?;
         if header.encrypted {
-            Ok(self.keyring(location, sink).await?)
-        } else {
-            Ok(Arc::new(Unprotected::new(header.repository)))
+            return Ok(self.keyring(location, sink).await?);
         }
+        // Whoever can write to the store could put such a repository in the place of an encrypted one, and would be
+        // given everything from then on.
+        if !self.recipients(location).await?.is_empty() {
+            let message = format!(
+                "the repository {} is not encrypted, but a passphrase or key was given: if it should be encrypted, somebody \
+                 has replaced it; if not, leave the passphrase or key out",
+                location.shown
+            );
+            return Err(Error::new(ErrorKind::Denied, message).into());
+        }
+        Ok(Arc::new(Unprotected::new(header.repository)))
     }
 
     /// The unlocked keys of the encrypted repository in `sink`.

@@ -441,6 +441,20 @@ fn a_repository_without_encryption_must_be_asked_for() {
 }
 
 #[test]
+fn an_unencrypted_repository_in_the_place_of_an_encrypted_one_is_given_nothing() {
+    let scratch = Scratch::with_repository();
+    scratch.snapshot();
+    std::fs::remove_dir_all(scratch.path("repository")).unwrap();
+    common::run(scratch.command(["init", "--unencrypted"]).env_remove("BACKUP_KEY_FILE")).expect(0);
+    let before = listing(&scratch.path("repository"));
+    for arguments in [&["create", "files", "tree"][..], &["list"], &["verify"]] {
+        let refused = scratch.run(arguments).expect(1);
+        assert!(refused.err.contains("not encrypted"), "{refused:?}");
+    }
+    assert_eq!(listing(&scratch.path("repository")), before);
+}
+
+#[test]
 fn progress_is_shown_on_standard_error_only() {
     let scratch = Scratch::with_repository();
     let quiet = scratch.ok(["create", "files", "tree"]);
