@@ -156,18 +156,14 @@ impl Repository {
         guard::run(job, async move {
             let store = Store { sink, protection, transforms };
             let key = keys::config()?;
-            let parameters: RepositoryParameters = store
-                .get_document(&key, ObjectType::Config, limits::CONTROL_BYTES_MAX, job)
-                .await
-                .map_err(|error| no_repository(error).with_object(&key))?;
+            let bytes = store.get_whole(&key, limits::CONTROL_BYTES_MAX, job).await;
+            let bytes = bytes.map_err(|error| no_repository(error).with_object(&key))?;
+            let parameters =
+                document::open_config(&*store.protection, &bytes).map_err(|e| e.with_object(&key))?;
             if parameters.repository != store.protection.repository() {
                 return Err(
                     Error::corruption("the parameters are those of another repository").with_object(&key)
                 );
-            }
-            if let Some(feature) = parameters.required_features.first() {
-                let message = format!("the repository needs the feature `{feature}`, which this build lacks");
-                return Err(Error::new(ErrorKind::Unsupported, message));
             }
             parameters.chunker.validate().map_err(|e| Error::corruption(e.message()).with_object(&key))?;
             Ok(Self::with(store, parameters))

@@ -143,6 +143,23 @@ pub fn open<T: DeserializeOwned>(
     parse(&open_json(protection, object_type, object)?)
 }
 
+/// The object `config`. A feature that this version does not know is [`ErrorKind::Unsupported`], whatever else stands there:
+/// who requires it may have added members, too.
+pub fn open_config(protection: &dyn Protection, object: &[u8]) -> Result<RepositoryParameters> {
+    let json = open_json(protection, ObjectType::Config, object)?;
+    let required: RequiredFeatures = parse(&json)?;
+    if let Some(feature) = required.required_features.first() {
+        let message = format!("the repository needs the feature `{feature}`, which this build lacks");
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    parse(&json)
+}
+
+#[derive(Deserialize)]
+struct RequiredFeatures {
+    required_features: Vec<String>,
+}
+
 /// Opens the outcome of a session, of which `object` is the whole object.
 pub fn open_outcome(protection: &dyn Protection, object: &[u8]) -> Result<SessionOutcome> {
     #[derive(Deserialize)]
@@ -185,5 +202,28 @@ pub fn peek(config: &[u8]) -> Result<ObjectHeader> {
         Ok(header)
     } else {
         Err(Error::corruption("is not a repository's configuration"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Unprotected;
+
+    #[test]
+    fn a_later_version_is_told_from_damage() {
+        let protection = Unprotected::new(RepositoryId([1; 16]));
+        let open = |text: &str| {
+            let document: serde_json::Value = serde_json::from_str(text).unwrap();
+            open_config(&protection, &seal(&protection, ObjectType::Config, [2; 32], &document).unwrap())
+        };
+        let known = r#""repository":"01010101010101010101010101010101","created":"2026-11-20T08:00:00Z",
+            "chunker":{"min_bytes":131072,"avg_bytes":524288,"max_bytes":2097152}"#;
+        open(&format!(r#"{{{known},"required_features":[]}}"#)).unwrap();
+        let later = open(&format!(r#"{{{known},"required_features":["sky"],"clouds":1}}"#)).unwrap_err();
+        assert_eq!(later.kind(), ErrorKind::Unsupported);
+        assert!(later.message().contains("`sky`"), "{later}");
+        let damaged = open(&format!(r#"{{{known},"required_features":[],"clouds":1}}"#)).unwrap_err();
+        assert!(damaged.is_corruption(), "{damaged}");
     }
 }
