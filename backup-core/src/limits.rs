@@ -62,6 +62,8 @@ pub const SEGMENT_BYTES_MAX: usize = 64 * MIB;
 pub const SEGMENT_PAGE_ROWS: usize = 4096;
 /// Skipped items that a report names; the rest is counted.
 pub const REPORT_SKIPPED_MAX: usize = 10_000;
+/// Bytes of the skipped items that a report names, written as JSON: they stand in the snapshot.
+pub const REPORT_SKIPPED_BYTES_MAX: usize = 4 * MIB;
 /// Objects that one page of a listing may hold.
 pub const LIST_PAGE_OBJECTS_MAX: usize = 1000;
 

@@ -15,11 +15,14 @@ pub enum Outcome {
     Partial,
 }
 
-/// The items that a job skipped: the first [`limits::REPORT_SKIPPED_MAX`] by name, the rest counted.
+/// The items that a job skipped: the first by name, up to [`limits::REPORT_SKIPPED_MAX`] and
+/// [`limits::REPORT_SKIPPED_BYTES_MAX`], the rest counted.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SkippedItems {
     items: Vec<Skipped>,
+    #[serde(skip)]
+    bytes: usize,
     #[serde(skip)]
     more: u64,
 }
@@ -27,7 +30,11 @@ pub struct SkippedItems {
 impl SkippedItems {
     /// Adds one.
     pub fn push(&mut self, item: Skipped) {
-        if self.items.len() < limits::REPORT_SKIPPED_MAX {
+        let bytes = self.bytes.saturating_add(written_bytes(&item));
+        // The first one that is too many ends the list: what is named are the first ones, and not a choice.
+        let named = self.more == 0 && bytes <= limits::REPORT_SKIPPED_BYTES_MAX;
+        if named && self.items.len() < limits::REPORT_SKIPPED_MAX {
+            self.bytes = bytes;
             self.items.push(item);
         } else {
             self.more = self.more.saturating_add(1);
@@ -54,6 +61,18 @@ impl Extend<Skipped> for SkippedItems {
     fn extend<T: IntoIterator<Item = Skipped>>(&mut self, items: T) {
         items.into_iter().for_each(|item| self.push(item));
     }
+}
+
+/// What an item takes in a JSON document, about: reports stand in snapshots, which have a limit.
+fn written_bytes(item: &Skipped) -> usize {
+    let character = |byte: u8| match byte {
+        b'"' | b'\\' => 2,
+        // \u001b
+        0..0x20 => 6,
+        _ => 1,
+    };
+    let bytes = item.name.bytes().chain(item.reason.bytes()).map(character);
+    bytes.fold("{'name':'','reason':''},".len(), usize::saturating_add)
 }
 
 /// What a backup did.
@@ -192,4 +211,22 @@ pub struct KindStats {
     pub objects: u64,
     /// Bytes in the store.
     pub bytes_stored: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_bounded_in_number_and_in_bytes_as_written() {
+        for name in ["n".repeat(40_000), "\u{1}\"".repeat(20_000), String::new()] {
+            let mut items = SkippedItems::default();
+            items.extend((0..20_000).map(|_| Skipped::new(&name, "why")));
+            assert_eq!(items.count(), 20_000);
+            assert!(!items.is_empty() && items.named().len() <= limits::REPORT_SKIPPED_MAX);
+            let written = serde_json::to_vec(&items).unwrap().len();
+            assert!(written <= limits::REPORT_SKIPPED_BYTES_MAX + 2, "{written} bytes");
+            assert!(name.is_empty() || written > limits::REPORT_SKIPPED_BYTES_MAX / 2, "{written} bytes");
+        }
+    }
 }

@@ -104,6 +104,25 @@ async fn what_the_format_cannot_hold_is_skipped_by_name_and_the_rest_is_stored()
 }
 
 #[tokio::test]
+async fn a_great_many_skipped_entries_with_long_names_do_not_hinder_the_commit() {
+    let (setup, _) = in_memory(Protect::Plain, SMALL).await;
+    let mut entries = vec![TestEntry::file("good", random(1, 5000))];
+    entries.extend((0..6000).map(|number| {
+        let mut unfit = TestEntry::file(&format!("long/{number:05}{}", "n".repeat(3000)), Vec::new());
+        unfit.entry.posix = Some(PosixMetadata { mode: 0o100_644, ..PosixMetadata::default() });
+        unfit
+    }));
+    let report = setup.backup(&TestSource::new(entries)).await.unwrap();
+    assert_eq!((report.outcome, report.skipped.count()), (Outcome::Partial, 6000));
+    let snapshot = setup.repository.snapshot(report.snapshot.unwrap(), &setup.job).await.unwrap();
+    assert_eq!(snapshot.info().skipped_count, 6000);
+    assert_eq!(snapshot.info().skipped, report.skipped.named());
+    let named: usize = report.skipped.named().iter().map(|item| item.name.len()).sum();
+    assert!((1..limits::REPORT_SKIPPED_BYTES_MAX).contains(&named), "{named} bytes");
+    setup.assert_clean().await;
+}
+
+#[tokio::test]
 async fn trap_2_a_store_that_fails_fails_the_job_however_much_was_skipped() {
     let setup = create(Arc::new(MemorySink::new()), Protect::Plain, SMALL).await;
     let fault = Fault::at(1).of(Operation::Put).below("data/").with_kind(ErrorKind::NoSpace);

@@ -109,6 +109,9 @@ pub struct JobConfig {
     /// Tags of its snapshots.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// Whether what was compressed and encrypted is decoded again and compared before it is stored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verify_encoding: bool,
     /// Commands run one after the other before; when one fails, no backup is made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<Argv>,
@@ -131,6 +134,7 @@ impl JobConfig {
             tenant: None,
             description: None,
             tags: BTreeMap::new(),
+            verify_encoding: false,
             before: Vec::new(),
             after: Vec::new(),
             hook_timeout: None,

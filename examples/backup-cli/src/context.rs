@@ -32,6 +32,8 @@ pub struct Context {
     pub console: Console,
     /// How progress is shown.
     pub progress: Shown,
+    /// Something that was asked for cannot be read, and was named: the command does not end as done.
+    pub incomplete: bool,
     job: JobContext,
 }
 
@@ -73,7 +75,7 @@ impl Context {
             .with_cancellation(cancellation)
             .with_resources(resources)
             .with_observer(progress.observer.clone());
-        Self { registry, global, config: None, output, console, progress, job }
+        Self { registry, global, config: None, output, console, progress, incomplete: false, job }
     }
 
     /// The job.

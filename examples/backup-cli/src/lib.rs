@@ -99,6 +99,7 @@ pub async fn main_with(
     };
     context.progress.clear();
     match result {
+        Ok(Exit::Done) if context.incomplete => Exit::Partial,
         Ok(exit) => exit,
         Err(failure) => {
             context.output.fail(&failure);

@@ -1,9 +1,13 @@
 //! Which snapshot is meant: an id, a unique prefix, or `latest` among those that pass filters.
 
-use backup_core::SnapshotInfo;
+use backup_core::repository::Repository;
+use backup_core::{Error, ObjectKey, SnapshotInfo};
 use clap::Args;
+use serde_json::{Value, json};
 
-use crate::exit::{Failure, Outcome};
+use crate::context::Context;
+use crate::exit::{Exit, Failure, Outcome, kind_name};
+use crate::human;
 use crate::parse::{Tag, When};
 
 /// Filters of snapshots; all given must hold.
@@ -46,8 +50,60 @@ impl Filter {
     }
 }
 
+/// The snapshots of a repository. One that cannot be read keeps nobody from the others.
+#[derive(Debug)]
+pub struct Snapshots {
+    readable: Vec<SnapshotInfo>,
+    damaged: Vec<(ObjectKey, Error)>,
+}
+
+impl Snapshots {
+    /// Reads them.
+    pub async fn load(repository: &Repository, context: &Context) -> Outcome<Self> {
+        let (readable, damaged) = repository.snapshots_and_damage(&context.job()).await?;
+        Ok(Self { readable, damaged })
+    }
+
+    /// Those that can be read, the oldest first. The others are named, and the command does not end as if all was well.
+    pub fn all(&self, context: &mut Context) -> &[SnapshotInfo] {
+        for (_, error) in &self.damaged {
+            context.console.say(format_args!("damaged {}", human::name(&error.to_string())));
+        }
+        context.incomplete |= !self.damaged.is_empty();
+        &self.readable
+    }
+
+    /// The damaged ones, for `--json`.
+    pub fn damage(&self) -> Value {
+        let item = |(key, error): &(ObjectKey, Error)| json!({ "object": key, "reason": error.to_string() });
+        self.damaged.iter().map(item).collect()
+    }
+
+    /// The snapshot that `text` means. What `latest` means is less than certain where one cannot be read.
+    pub fn find(&self, text: &str, filter: &Filter, context: &mut Context) -> Outcome<&SnapshotInfo> {
+        if text == "latest" {
+            let found = find(self.all(context), text, filter)?;
+            if !self.damaged.is_empty() {
+                context.console.say(format_args!("the latest that can be read is {}", found.id));
+            }
+            return Ok(found);
+        }
+        let start = text.to_ascii_lowercase();
+        let is_meant = |key: &ObjectKey| {
+            !start.is_empty() && key.as_str().rsplit('/').next().is_some_and(|id| id.starts_with(&start))
+        };
+        match self.damaged.iter().find(|(key, _)| is_meant(key)) {
+            Some((_, error)) => {
+                let message = error.to_string();
+                Err(Failure { exit: Exit::Failed, kind: kind_name(error.kind()), message })
+            }
+            None => find(&self.readable, text, filter),
+        }
+    }
+}
+
 /// The snapshot that `text` means among `snapshots`, which are sorted by time.
-pub fn find<'a>(snapshots: &'a [SnapshotInfo], text: &str, filter: &Filter) -> Outcome<&'a SnapshotInfo> {
+fn find<'a>(snapshots: &'a [SnapshotInfo], text: &str, filter: &Filter) -> Outcome<&'a SnapshotInfo> {
     if snapshots.is_empty() {
         return Err(Failure::nothing("the repository has no snapshots yet"));
     }
@@ -56,7 +112,7 @@ pub fn find<'a>(snapshots: &'a [SnapshotInfo], text: &str, filter: &Filter) -> O
         return passing.next_back().ok_or_else(|| Failure::nothing("no snapshot passes the filters"));
     }
     if text.is_empty() || text.len() > 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        let shown = crate::human::name(text);
+        let shown = human::name(text);
         return Err(Failure::usage(format!(
             "`{shown}` is not a snapshot; give an id, the start of one, or `latest`"
         )));
@@ -85,7 +141,6 @@ mod tests {
     use backup_core::{SnapshotId, Timestamp};
 
     use super::*;
-    use crate::exit::Exit;
 
     fn snapshot(first: u8, second: u8, time: i64, host: &str) -> SnapshotInfo {
         let mut id = [0; 16];

@@ -48,6 +48,7 @@ after = [["sh", "-c", "echo after >> hooks"]]
 [jobs.again]
 source = "tree"
 repository = "main"
+verify_encoding = true
 label = "trees"
 host = "elsewhere"
 

@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Ran, Scratch, bare, run};
+use rustix::process::Signal;
 
 /// Runs and checks what holds for every failure: the code, a message on standard error, no panic; the same with
 /// `--json`, where standard output is one document with the error.
@@ -203,7 +204,7 @@ fn damaged_objects_are_named_and_never_a_panic() {
     std::fs::remove_file(&snapshot).unwrap();
     std::fs::write(&snapshot, "nonsense").unwrap();
     let name = snapshot.file_name().unwrap().to_str().unwrap();
-    let ran = scratch.run(["list"]).expect(1);
+    let ran = scratch.run(["list"]).expect(3);
     assert!(ran.err.contains(name), "{ran:?}");
     let report = scratch.json(3, ["verify"]);
     assert!(report["damaged_objects"].to_string().contains(name), "{report:#}");
@@ -308,27 +309,44 @@ fn a_reader_that_goes_away_is_no_panic() {
 }
 
 #[test]
-fn ctrl_c_ends_a_job_in_good_order() {
+fn ctrl_c_sigterm_and_sighup_end_a_job_in_good_order() {
     let scratch = Scratch::with_repository();
     std::fs::write(scratch.path("tree/big"), common::pseudo_random(64 << 20, 3)).unwrap();
-    let child = scratch
-        .command(["create", "files", "tree", "--limit-upload", "1MiB", "--json"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(700));
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let started = std::time::Instant::now();
-    let output = child.wait_with_output().unwrap();
-    assert!(started.elapsed() < std::time::Duration::from_secs(20));
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(document["error"]["kind"], "cancelled", "{document:#}");
-    assert_eq!(scratch.json(0, ["list"])["snapshots"], serde_json::json!([]));
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let child = scratch
+            .command(["create", "files", "tree", "--limit-upload", "1MiB", "--json"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        let started = std::time::Instant::now();
+        let output = child.wait_with_output().unwrap();
+        assert!(started.elapsed() < std::time::Duration::from_secs(20));
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["error"]["kind"], "cancelled", "{document:#}");
+        assert_eq!(scratch.json(0, ["list"])["snapshots"], serde_json::json!([]));
+    }
     scratch.ok(["create", "files", "tree"]);
     scratch.ok(["verify", "--level", "content"]);
+}
+
+#[test]
+fn a_hangup_that_was_to_be_ignored_is() {
+    let scratch = Scratch::with_repository();
+    let program = scratch.command([""]).get_program().to_owned();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(program);
+    command.args(["create", "command", "--name", "x", "--", "sh", "-c", "sleep 2; echo done"]);
+    command.current_dir(scratch.path("")).env("BACKUP_REPO", scratch.path("repository"));
+    let child = command.env("BACKUP_KEY_FILE", scratch.path("key")).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::HUP).unwrap();
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
 }
 
 fn flipped(bytes: &[u8]) -> Vec<u8> {

@@ -469,3 +469,64 @@ fn progress_is_shown_on_standard_error_only() {
     let progress = events.iter().rfind(|event| event["event"] == "progress").unwrap();
     has(progress, &["percent", "bytes_done", "bytes_per_second", "eta_seconds", "current"]);
 }
+
+#[test]
+fn trap_17_a_damaged_snapshot_keeps_nobody_from_the_others() {
+    let scratch = Scratch::with_repository();
+    let (good, bad) = (scratch.snapshot(), scratch.snapshot());
+    let object = scratch.path("repository").join("snapshots").join(&bad);
+    let mut bytes = std::fs::read(&object).unwrap();
+    std::fs::remove_file(&object).unwrap();
+    bytes.pop();
+    std::fs::write(&object, bytes).unwrap();
+
+    // Whoever names an intact one is not concerned.
+    for arguments in [
+        vec!["restore", &good, "--to", "by id", "--verify"],
+        vec!["ls", &good],
+        vec!["show", &good],
+        vec!["diff", &good, &good],
+        vec!["find", "a.txt", "--snapshot", &good],
+        vec!["cat", &good, "tree/a.txt"],
+    ] {
+        assert!(!scratch.ok(arguments).err.contains(&bad));
+    }
+    // Whoever asks for all, or for the latest, is told.
+    let named = |report: Value| {
+        assert!(report["damaged_objects"][0]["object"].as_str().unwrap().ends_with(&bad));
+    };
+    let listed = scratch.json(3, ["list"]);
+    assert_eq!(listed["snapshots"].as_array().unwrap().len(), 1);
+    named(listed);
+    named(scratch.json(3, ["find", "a.txt"]));
+    let restored = scratch.run(["restore", "latest", "--to", "latest"]);
+    assert!(
+        restored.code == 3 && restored.err.contains(&bad) && restored.err.contains(&good),
+        "{restored:?}"
+    );
+    assert!(scratch.path("latest/tree/a.txt").exists());
+    let shown = scratch.run(["show", &bad[..9]]);
+    assert!(shown.code == 1 && shown.err.contains(&bad), "{shown:?}");
+}
+
+#[test]
+fn verifying_a_restore_knows_every_kind_of_hard_link_and_names_of_any_length() {
+    let scratch = Scratch::with_repository();
+    let script = r#"
+        ln -P link deep/again; mkfifo pipe; ln pipe deep/pipe; ln a.txt deep/text
+        part=$(printf '%0200d' 0); for i in $(seq 30); do mkdir $part; cd $part; done
+        echo content > file; ln file other; ln -s file link"#;
+    let made =
+        std::process::Command::new("bash").args(["-euc", script]).current_dir(scratch.path("tree")).status();
+    assert!(made.unwrap().success());
+    scratch.snapshot();
+    for _ in 0..2 {
+        scratch.ok(["restore", "latest", "--to", "out", "--verify"]);
+    }
+    let planned = scratch.json(0, ["restore", "latest", "--to", "out", "--dry-run"]);
+    assert_eq!((&planned["entries_new"], &planned["entries_overwritten"]), (&0.into(), &0.into()));
+    for name in ["again", "pipe", "text"] {
+        let name = format!("tree/deep/{name}");
+        scratch.ok(["restore", "latest", "--to", "alone", "--path", &name, "--verify"]);
+    }
+}

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::ls::name_of;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::select::{self, Filter};
+use crate::select::{Filter, Snapshots};
 use crate::shown::ShownEntry;
 
 /// Bytes read at once.
@@ -42,8 +42,8 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let name = name_of(&args.path)?.ok_or_else(|| nothing(&args.path))?;
     let repository = context.repository().await?;
     let job = context.job();
-    let snapshots = repository.snapshots(&job).await?;
-    let info = select::find(&snapshots, &args.snapshot, &args.filter)?;
+    let snapshots = Snapshots::load(&repository, context).await?;
+    let info = snapshots.find(&args.snapshot, &args.filter, context)?;
     let snapshot = repository.snapshot(info.id, &job).await?;
     let mut stored = snapshot.entry(&name, &job).await?.ok_or_else(|| nothing(&args.path))?;
     if let backup_core::EntryKind::HardLink { to } = stored.entry.kind.clone() {

@@ -8,7 +8,7 @@ use serde_json::{Map, json};
 use crate::context::Context;
 use crate::exit::{Exit, Outcome};
 use crate::human;
-use crate::select::{self, Filter};
+use crate::select::{Filter, Snapshots};
 use crate::shown::ShownEntry;
 
 /// Options of `diff`.
@@ -36,8 +36,8 @@ struct ShownChange {
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let repository = context.repository().await?;
     let job = context.job();
-    let snapshots = repository.snapshots(&job).await?;
-    let id = |text: &str| -> Outcome<SnapshotId> { Ok(select::find(&snapshots, text, &args.filter)?.id) };
+    let snapshots = Snapshots::load(&repository, context).await?;
+    let mut id = |text: &str| -> Outcome<SnapshotId> { Ok(snapshots.find(text, &args.filter, context)?.id) };
     let (from, to) = (id(&args.from)?, id(&args.to)?);
     let (before, after) = (repository.snapshot(from, &job).await?, repository.snapshot(to, &job).await?);
     let mut changes = repository.diff(&before, &after, &job).await?;

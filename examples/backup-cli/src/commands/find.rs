@@ -11,7 +11,7 @@ use serde_json::Map;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::human;
-use crate::select::{self, Filter};
+use crate::select::{Filter, Snapshots};
 use crate::shown::{self, ShownEntry};
 
 /// Options of `find`.
@@ -32,11 +32,11 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let pattern = Pattern::new(&args.glob)?;
     let repository = context.repository().await?;
     let job = context.job();
-    let mut snapshots = repository.snapshots(&job).await?;
-    match &args.snapshot {
-        Some(text) => snapshots = vec![select::find(&snapshots, text, &args.filter)?.clone()],
-        None => snapshots.retain(|snapshot| args.filter.passes(snapshot)),
-    }
+    let listed = Snapshots::load(&repository, context).await?;
+    let snapshots: Vec<_> = match &args.snapshot {
+        Some(text) => vec![listed.find(text, &args.filter, context)?],
+        None => listed.all(context).iter().filter(|snapshot| args.filter.passes(snapshot)).collect(),
+    };
     context.output.begin_list("entries")?;
     let mut found = 0_u64;
     for info in &snapshots {
@@ -50,7 +50,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
             }
         }
     }
-    context.output.end_list(Map::new())?;
+    context.output.end_list(Map::from_iter([("damaged_objects".to_owned(), listed.damage())]))?;
     if found == 0 {
         context.console.say(format_args!("backup: nothing matches {}", human::name(&args.glob)));
         return Ok(Exit::Nothing);

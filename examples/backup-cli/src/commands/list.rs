@@ -6,12 +6,12 @@ use backup_core::report::Outcome as Whole;
 use backup_core::retention::SnapshotFacts;
 use backup_core::{SnapshotId, SnapshotInfo};
 use serde::Serialize;
-use serde_json::{Map, json};
+use serde_json::json;
 
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::human;
-use crate::select::Filter;
+use crate::select::{Filter, Snapshots};
 
 /// Options of `list`.
 #[derive(Debug, clap::Args)]
@@ -45,22 +45,24 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     };
     let repository = context.repository().await?;
     let job = context.job();
-    let mut snapshots = repository.snapshots(&job).await?;
-    snapshots.retain(|snapshot| args.filter.passes(snapshot));
+    let listed = Snapshots::load(&repository, context).await?;
+    let snapshots: Vec<_> =
+        listed.all(context).iter().filter(|snapshot| args.filter.passes(snapshot)).collect();
     let reasons: BTreeMap<SnapshotId, Vec<String>> = policy
         .iter()
         .flat_map(|policy| {
-            let facts: Vec<SnapshotFacts> = snapshots.iter().map(facts).collect();
+            let facts: Vec<SnapshotFacts> = snapshots.iter().copied().map(facts).collect();
             policy.decide(&facts, job.now())
         })
         .map(|decision| (decision.id, decision.reasons))
         .collect();
     context.output.begin_list("snapshots")?;
-    for info in &snapshots {
+    for info in snapshots.iter().copied() {
         let keep = policy.as_ref().map(|_| reasons.get(&info.id).map(Vec::as_slice).unwrap_or_default());
         context.output.item(&Item { info, keep }, line(info, keep))?;
     }
-    context.output.end_list(Map::from_iter([("repository".to_owned(), json!(repository.id()))]))?;
+    let more = [("repository", json!(repository.id())), ("damaged_objects", listed.damage())];
+    context.output.end_list(more.map(|(key, value)| (key.to_owned(), value)).into_iter().collect())?;
     if snapshots.is_empty() && !args.filter.is_empty() { Ok(Exit::Nothing) } else { Ok(Exit::Done) }
 }
 

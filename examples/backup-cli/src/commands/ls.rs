@@ -5,7 +5,7 @@ use serde_json::{Map, json};
 
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::select::{self, Filter};
+use crate::select::{Filter, Snapshots};
 use crate::shown::{self, ShownEntry};
 
 /// Options of `ls`.
@@ -26,8 +26,8 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let below = args.path.as_deref().map(name_of).transpose()?.flatten();
     let repository = context.repository().await?;
     let job = context.job();
-    let snapshots = repository.snapshots(&job).await?;
-    let info = select::find(&snapshots, &args.snapshot, &args.filter)?;
+    let snapshots = Snapshots::load(&repository, context).await?;
+    let info = snapshots.find(&args.snapshot, &args.filter, context)?;
     let snapshot = repository.snapshot(info.id, &job).await?;
     let mut entries = snapshot.entries(below.as_ref(), &job).await?;
     let mut next = entries.next().await?;

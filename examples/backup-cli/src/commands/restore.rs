@@ -14,10 +14,11 @@ use super::find::Pattern;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::human;
-use crate::select::{self, Filter};
+use crate::select::{Filter, Snapshots};
 use extra::Removed;
 use plan::Plan;
 
+mod below;
 mod compare;
 mod extra;
 mod plan;
@@ -94,8 +95,8 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     }
     let repository = context.repository().await?;
     let job = context.job();
-    let snapshots = repository.snapshots(&job).await?;
-    let info = select::find(&snapshots, &args.snapshot, &args.filter)?;
+    let snapshots = Snapshots::load(&repository, context).await?;
+    let info = snapshots.find(&args.snapshot, &args.filter, context)?;
     let snapshot = repository.snapshot(info.id, &job).await?;
     let asks = context.console.interactive && !context.global.yes && !args.dry_run;
     let plan = if asks || args.dry_run || args.delete || !patterns.is_empty() {

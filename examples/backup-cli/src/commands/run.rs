@@ -269,6 +269,7 @@ async fn between(
         description: job.description.clone(),
         tags: job.tags.clone(),
         transforms: context.writing(&location)?,
+        verify_encoding: job.verify_encoding,
         ..BackupOptions::default()
     };
     Ok(snapshot::take(context, &repository, source, &options, component.kind == "files").await?)

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::exit::{Exit, Outcome};
 use crate::human;
-use crate::select::{self, Filter};
+use crate::select::{Filter, Snapshots};
 
 /// Options of `show`.
 #[derive(Debug, clap::Args)]
@@ -23,8 +23,8 @@ pub struct Args {
 /// Shows it.
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let repository = context.repository().await?;
-    let snapshots = repository.snapshots(&context.job()).await?;
-    let info = select::find(&snapshots, &args.snapshot, &args.filter)?;
+    let snapshots = Snapshots::load(&repository, context).await?;
+    let info = snapshots.find(&args.snapshot, &args.filter, context)?;
     context.output.document(&json!({ "snapshots": [info] }), |out| write(info, out))?;
     Ok(Exit::Done)
 }

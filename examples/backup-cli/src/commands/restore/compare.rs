@@ -1,15 +1,15 @@
 //! Reading back what was restored.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use backup_core::report::SkippedItems;
 use backup_core::repository::{Selection, Snapshot, StoredEntry};
-use backup_core::{Entry, EntryKind, JobContext, Skipped};
+use backup_core::{EntryKind, EntryName, JobContext, Skipped};
+use rustix::fs::FileType;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::plan::path_below;
+use super::below::Below;
 
 /// Bytes compared at once.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -24,73 +24,107 @@ pub(super) async fn contents(
     job: &JobContext,
 ) -> backup_core::Result<Vec<Skipped>> {
     let failed: BTreeSet<&str> = failed.named().iter().map(|item| item.name.as_str()).collect();
+    let is_failed = |name: &EntryName| failed.contains(name.to_string().as_str());
+    let mut below = match Below::new(to) {
+        Ok(below) => below,
+        Err(error) => {
+            let message = format!("{} cannot be read back", to.display());
+            return Err(backup_core::Error::io(message, error.into()));
+        }
+    };
     let mut differing = Vec::new();
     let mut entries = snapshot.entries(None, job).await?;
-    while let Some(stored) = entries.next().await? {
+    while let Some(mut stored) = entries.next().await? {
         job.check()?;
-        let entry = &stored.entry;
-        if !select.selects(entry) || failed.contains(entry.name.to_string().as_str()) {
+        let name = stored.entry.name.clone();
+        if !select.selects(&stored.entry) || is_failed(&name) {
             continue;
         }
-        let path = path_below(to, entry.name.as_bytes());
-        if let Some(what) = differs(snapshot, &stored, &path, job).await? {
-            differing.push(Skipped::new(&entry.name, format!("was read back: {what}")));
+        if let EntryKind::HardLink { to } = &stored.entry.kind {
+            if is_failed(to) {
+                continue;
+            }
+            let beyond = match select {
+                Selection::All => None,
+                _ => snapshot.entry(to, job).await?.filter(|file| !select.selects(&file.entry)),
+            };
+            match beyond {
+                // The link stands for the file.
+                Some(file) => stored = file,
+                None => {
+                    if let Some(what) = unlinked(&mut below, &name, to) {
+                        differing.push(Skipped::new(&name, format!("was read back: {what}")));
+                    }
+                    continue;
+                }
+            }
+        }
+        if let Some(what) = differs(snapshot, &stored, &name, &mut below, job).await? {
+            differing.push(Skipped::new(&name, format!("was read back: {what}")));
         }
     }
     Ok(differing)
 }
 
+/// What is wrong with a link that is to be another name of `to`.
+fn unlinked(below: &mut Below, name: &EntryName, to: &EntryName) -> Option<String> {
+    let found = below.look(name.as_bytes()).and_then(|link| Ok((link, below.look(to.as_bytes())?)));
+    match found {
+        Ok((link, file)) if (link.st_dev, link.st_ino) == (file.st_dev, file.st_ino) => None,
+        Ok(_) => Some(format!("it is not another name of `{to}`")),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// What is wrong with what stands at `name`.
 async fn differs(
     snapshot: &Snapshot,
     stored: &StoredEntry,
-    path: &Path,
+    name: &EntryName,
+    below: &mut Below,
     job: &JobContext,
 ) -> backup_core::Result<Option<String>> {
-    let entry = &stored.entry;
-    let there = match tokio::fs::symlink_metadata(path).await {
-        Ok(there) => there,
+    let kind = &stored.entry.kind;
+    let there = match below.look(name.as_bytes()) {
+        Ok(there) => FileType::from_raw_mode(there.st_mode),
         Err(error) => return Ok(Some(error.to_string())),
     };
-    let wrong_kind = match &entry.kind {
-        EntryKind::File | EntryKind::HardLink { .. } => !there.is_file(),
-        EntryKind::Directory => !there.is_dir(),
-        EntryKind::Symlink { .. } => !there.is_symlink(),
-        _ => there.is_dir() || there.is_file() || there.is_symlink(),
+    let wrong_kind = match kind {
+        EntryKind::File => there != FileType::RegularFile,
+        EntryKind::Directory => there != FileType::Directory,
+        EntryKind::Symlink { .. } => there != FileType::Symlink,
+        _ => matches!(there, FileType::Directory | FileType::RegularFile | FileType::Symlink),
     };
     if wrong_kind {
-        return Ok(Some(format!("it is not a {}", entry.kind.as_str())));
+        return Ok(Some(format!("it is not a {}", kind.as_str())));
     }
-    if let EntryKind::Symlink { target } = &entry.kind {
-        let points =
-            std::fs::read_link(path).is_ok_and(|points| points.as_os_str().as_encoded_bytes() == &**target);
+    if let EntryKind::Symlink { target } = kind {
+        let points = below.link_target(name.as_bytes()).is_ok_and(|points| *points == **target);
         return Ok((!points).then(|| "it points elsewhere".into()));
     }
-    if !matches!(entry.kind, EntryKind::File) {
+    if !matches!(kind, EntryKind::File) {
         return Ok(None);
     }
-    content_differs(snapshot, stored, entry, path, job).await
+    let found = match below.file(name.as_bytes()) {
+        Ok(file) => tokio::fs::File::from_std(file),
+        Err(error) => return Ok(Some(error.to_string())),
+    };
+    content_differs(snapshot, stored, found, job).await
 }
 
 async fn content_differs(
     snapshot: &Snapshot,
     stored: &StoredEntry,
-    entry: &Entry,
-    path: &Path,
+    mut found: tokio::fs::File,
     job: &JobContext,
 ) -> backup_core::Result<Option<String>> {
     let mut wanted = snapshot.open(stored, job).await?;
-    let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
-    let opened = std::fs::OpenOptions::new().read(true).custom_flags(nofollow).open(path);
-    let mut found = match opened {
-        Ok(file) => tokio::fs::File::from_std(file),
-        Err(error) => return Ok(Some(error.to_string())),
-    };
     let (mut a, mut b) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
     loop {
         job.check()?;
         let count = fill(&mut wanted, &mut a)
             .await
-            .map_err(|e| backup_core::Error::from(e).with_entry(&entry.name))?;
+            .map_err(|e| backup_core::Error::from(e).with_entry(&stored.entry.name))?;
         let same = match fill(&mut found, &mut b).await {
             Ok(there) => there == count && a.get(..count) == b.get(..count),
             Err(error) => return Ok(Some(error.to_string())),

@@ -1,17 +1,16 @@
 //! What a restore would do to what stands in the target.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
-use std::fs::Metadata;
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use backup_core::repository::Snapshot;
 use backup_core::{Entry, EntryKind, EntryName, JobContext, Timestamp};
+use rustix::fs::{FileType, Stat};
 use serde_json::{Value, json};
 
 use super::super::find::Pattern;
+use super::below::Below;
 use super::{Existing, extra};
 use crate::exit::Outcome;
 use crate::human;
@@ -46,6 +45,8 @@ impl Plan {
         job: &JobContext,
     ) -> Outcome<Self> {
         let mut plan = Self::default();
+        // A target that is not there yet holds nothing.
+        let mut below = Below::new(to).ok();
         let roots = Roots::of(snapshot);
         let selected = |name: &EntryName| {
             patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches_tree(name))
@@ -69,7 +70,7 @@ impl Plan {
             if !selected(&entry.name) {
                 continue;
             }
-            plan.count(&entry, to, existing);
+            plan.count(&entry, below.as_mut(), existing);
             if delete && entry.kind == EntryKind::Directory && roots.covers(Some(&entry.name)) {
                 open.push(Open { name: Some(entry.name), children: HashSet::new() });
             }
@@ -119,19 +120,17 @@ impl Plan {
         Ok(())
     }
 
-    fn count(&mut self, entry: &Entry, to: &Path, existing: Existing) {
+    fn count(&mut self, entry: &Entry, below: Option<&mut Below>, existing: Existing) {
         self.selected = self.selected.saturating_add(1);
         let size = entry.size.filter(|_| entry.kind.has_content()).unwrap_or(0);
-        let counter = match path_below(to, entry.name.as_bytes()).symlink_metadata() {
-            Err(_) => {
+        let counter = match below.and_then(|below| below.look(entry.name.as_bytes()).ok()) {
+            None => {
                 self.bytes_written = self.bytes_written.saturating_add(size);
                 &mut self.new
             }
-            Ok(there) => {
+            Some(there) => {
                 let same = looks_the_same(entry, &there);
-                let older = entry.posix.is_some_and(|posix| {
-                    there.modified().is_ok_and(|time| posix.modified <= Timestamp::from(time))
-                });
+                let older = entry.posix.is_some_and(|posix| posix.modified <= modified(&there));
                 if existing == Existing::Never || (existing == Existing::IfNewer && older) {
                     &mut self.kept
                 } else if same {
@@ -193,26 +192,27 @@ impl Roots {
     }
 }
 
-fn looks_the_same(entry: &Entry, there: &Metadata) -> bool {
-    let modified = || there.modified().ok().map(Timestamp::from);
+fn looks_the_same(entry: &Entry, there: &Stat) -> bool {
+    let kind = FileType::from_raw_mode(there.st_mode);
     match &entry.kind {
-        EntryKind::Directory => there.is_dir(),
+        EntryKind::Directory => kind == FileType::Directory,
         EntryKind::File => {
-            there.is_file()
-                && entry.size == Some(there.len())
-                && entry.posix.map(|posix| posix.modified) == modified()
+            kind == FileType::RegularFile
+                && entry.size == u64::try_from(there.st_size).ok()
+                && entry.posix.map(|posix| posix.modified) == Some(modified(there))
         }
-        EntryKind::HardLink { .. } => there.is_file(),
-        EntryKind::Symlink { .. } => there.is_symlink(),
-        _ => !there.is_dir() && !there.is_file() && !there.is_symlink(),
+        // Files are not the only ones that have several names.
+        EntryKind::HardLink { .. } => kind != FileType::Directory,
+        EntryKind::Symlink { .. } => kind == FileType::Symlink,
+        _ => !matches!(kind, FileType::Directory | FileType::RegularFile | FileType::Symlink),
     }
+}
+
+fn modified(there: &Stat) -> Timestamp {
+    Timestamp::new(there.st_mtime, u32::try_from(there.st_mtime_nsec).unwrap_or_default())
 }
 
 /// Whether the name `extra` is `name` or above it.
 fn holds(extra: &[u8], name: &EntryName) -> bool {
     EntryName::new(extra).is_ok_and(|extra| name.is_within(&extra))
-}
-
-pub(super) fn path_below(to: &Path, name: &[u8]) -> PathBuf {
-    to.join(OsStr::from_bytes(name))
 }
