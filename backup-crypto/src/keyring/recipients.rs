@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use backup_core::{Error, ErrorKind, JobContext, Protection, Result, Sink, Timestamp};
+use backup_core::{Error, ErrorKind, JobContext, Protection, Result, Sink, SinkExt, Timestamp};
 use serde::Serialize;
 
 use super::Keyring;
@@ -66,8 +66,9 @@ impl Keyring {
     /// Deletes the slots of a recipient in every epoch. Refused if an epoch would be left without an intact slot of someone
     /// else: what was sealed in it could never be opened again. An error leaves it with some of its slots: call again.
     ///
-    /// Run one removal at a time: two at once may each count on the other's recipient. Who kept a copy of a slot and still knows
-    /// its passphrase can go on reading what is stored; new data is safe from it only in a new epoch.
+    /// Of removals at once that together would leave nobody, at least one puts its slots back and fails; let none of them be
+    /// killed meanwhile. Who kept a copy of a slot and still knows its passphrase can go on reading what is stored; new data is
+    /// safe from it only in a new epoch.
     pub async fn remove_recipient(
         &self,
         sink: &Arc<dyn Sink>,
@@ -82,14 +83,7 @@ impl Keyring {
                 format!("no key slot belongs to the recipient {id}"),
             ));
         }
-        let mut kept = Vec::new();
-        for (name, bytes) in others.iter().zip(slot::read(sink.as_ref(), &others, job).await?) {
-            let intact =
-                bytes.is_some_and(|bytes| name.key().is_ok_and(|key| self.check_slot(&key, &bytes).is_ok()));
-            if intact {
-                kept.push(name.epoch);
-            }
-        }
+        let kept = self.epochs_opened_by(sink.as_ref(), &others, job).await?;
         if let Some(last) = own.iter().find(|name| !kept.contains(&name.epoch)) {
             let message = format!(
                 "the recipient {id} is the last known to open epoch {}; add another recipient first",
@@ -97,10 +91,47 @@ impl Keyring {
             );
             return Err(Error::invalid_input(message));
         }
-        for name in own {
+        let slots = slot::read(sink.as_ref(), &own, job).await?;
+        for name in &own {
             job.check()?;
             sink.delete(&name.key()?).await?;
         }
+        // Two removals at once may each have counted on the other's recipient. Each looks again after its own deletions, so
+        // that at least one sees what they have done, and undoes its part.
+        let mut others = slot::list(sink.as_ref()).await?;
+        others.retain(|name| name.recipient != id);
+        let kept = self.epochs_opened_by(sink.as_ref(), &others, job).await?;
+        let mut undone = false;
+        for (name, bytes) in own.iter().zip(slots).filter(|(name, _)| !kept.contains(&name.epoch)) {
+            if let Some(bytes) = bytes {
+                sink.put_or_same(&name.key()?, bytes).await?;
+                undone = true;
+            }
+        }
+        if undone {
+            let message = format!(
+                "the recipient {id} stays: while it was removed, all others were removed, too; add another recipient first"
+            );
+            return Err(Error::invalid_input(message));
+        }
         Ok(())
+    }
+
+    // Those of which an intact slot is among `names`.
+    async fn epochs_opened_by(
+        &self,
+        sink: &dyn Sink,
+        names: &[SlotName],
+        job: &JobContext,
+    ) -> Result<Vec<u32>> {
+        let mut epochs = Vec::new();
+        for (name, bytes) in names.iter().zip(slot::read(sink, names, job).await?) {
+            let intact =
+                bytes.is_some_and(|bytes| name.key().is_ok_and(|key| self.check_slot(&key, &bytes).is_ok()));
+            if intact {
+                epochs.push(name.epoch);
+            }
+        }
+        Ok(epochs)
     }
 }

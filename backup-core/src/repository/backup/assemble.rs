@@ -58,8 +58,8 @@ impl Assembler {
         let mut next = 0_u64;
         let mut tree = EntryTreeBuilder::default();
         let mut trailing = EntryTreeBuilder::default();
-        let mut names = SeenNames::default();
         let resources = self.shared.job.resources().clone();
+        let mut names = SeenNames::new(resources.scratch_directory());
         let new_sorter = || EntrySorter::new(resources.scratch_directory());
         let (mut sorter, mut late) = (new_sorter(), new_sorter());
         let mut late_names = HashSet::new();

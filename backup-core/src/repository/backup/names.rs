@@ -1,38 +1,47 @@
 //! Which names a run has yielded, for the question whether a trailing name is new.
 //!
 //! The answer is needed once, at the end, when the pages that hold the names are on their way to the store. So hashes of
-//! the names are kept: few in memory, many in an unnamed temporary file, which the system removes with the process. The
+//! the names are kept: few in memory, many in a scratch file. The
 //! hash has a key of this run's own, so nobody can make names that collide; that two of a billion names collide by chance
 //! with one of a thousand trailing names happens once in ten million backups, and costs a refusal.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::Arc;
 
-use crate::{EntryName, Error, Result};
+use crate::repository::scratch::ScratchFile;
+use crate::{EntryName, Result};
 
 /// Hashes held in memory: 8 MiB.
 const HELD_MAX: usize = 1 << 20;
+/// Bytes read at once.
+const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Names by their hash.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SeenNames {
     key: RandomState,
     held: Vec<u64>,
-    spilled: Option<BufWriter<File>>,
+    scratch: Arc<Path>,
+    spilled: Option<ScratchFile>,
 }
 
 impl SeenNames {
+    /// No names yet; many will go to a file in `scratch`.
+    pub(crate) fn new(scratch: &Path) -> Self {
+        Self { key: RandomState::default(), held: Vec::new(), scratch: scratch.into(), spilled: None }
+    }
+
     /// Notes a name.
     pub(crate) fn push(&mut self, name: &EntryName) -> Result<()> {
         if self.held.len() >= HELD_MAX {
             let file = match &mut self.spilled {
                 Some(file) => file,
-                None => self.spilled.insert(BufWriter::new(tempfile::tempfile().map_err(failed)?)),
+                None => self.spilled.insert(ScratchFile::create(&self.scratch)?),
             };
             for hash in self.held.drain(..) {
-                file.write_all(&hash.to_le_bytes()).map_err(failed)?;
+                file.append(&hash.to_le_bytes())?;
             }
         }
         self.held.push(self.hash(name));
@@ -51,25 +60,20 @@ impl SeenNames {
         }
         let mut found: HashSet<u64> =
             self.held.iter().filter(|hash| hashes.contains(hash)).copied().collect();
-        if let Some(spilled) = self.spilled.take() {
-            let mut file = spilled.into_inner().map_err(|error| failed(error.into_error()))?;
-            file.seek(SeekFrom::Start(0)).map_err(failed)?;
-            let mut file = BufReader::new(file);
-            let mut hash = [0; 8];
-            loop {
-                match file.read_exact(&mut hash) {
-                    Ok(()) => found.extend(hashes.get(&u64::from_le_bytes(hash))),
-                    Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
-                    Err(error) => return Err(failed(error)),
-                }
+        if let Some(file) = self.spilled.take() {
+            let mut buffer = vec![0; BUFFER_BYTES];
+            let mut at = 0;
+            while at < file.len() {
+                let left = usize::try_from(file.len().saturating_sub(at)).unwrap_or(usize::MAX);
+                let part = buffer.get_mut(..left.min(BUFFER_BYTES)).unwrap_or_default();
+                file.read_at(part, at)?;
+                at = at.saturating_add(part.len() as u64);
+                let (read, _) = part.as_chunks();
+                found.extend(read.iter().filter_map(|hash| hashes.get(&u64::from_le_bytes(*hash))));
             }
         }
         Ok(found)
     }
-}
-
-fn failed(error: std::io::Error) -> Error {
-    Error::io("the temporary file of the names that were yielded cannot be used", error)
 }
 
 #[cfg(test)]
@@ -80,7 +84,7 @@ mod tests {
     fn names_are_known_again_also_from_the_temporary_file() {
         let name = |number: usize| EntryName::new(number.to_string()).unwrap();
         for count in [0, 10, HELD_MAX + 10, 2 * HELD_MAX + 1] {
-            let mut names = SeenNames::default();
+            let mut names = SeenNames::new(&std::env::temp_dir());
             (0..count).for_each(|number| names.push(&name(number)).unwrap());
             assert_eq!(names.spilled.is_some(), count > HELD_MAX);
             let asked = [0, 9, HELD_MAX - 1, HELD_MAX, 2 * HELD_MAX, 3 * HELD_MAX];
@@ -93,5 +97,13 @@ mod tests {
             assert_eq!(names.among(&hashes).unwrap(), expected);
             assert_eq!(names.among(&HashSet::new()).unwrap(), HashSet::new());
         }
+    }
+
+    #[test]
+    fn the_scratch_directory_is_the_one_that_was_chosen() {
+        let mut names = SeenNames::new(Path::new("/nonexistent/scratch"));
+        let name = EntryName::new("a").unwrap();
+        let error = (0..=HELD_MAX).find_map(|_| names.push(&name).err()).unwrap();
+        assert!(error.to_string().contains("/nonexistent/scratch"), "{error}");
     }
 }

@@ -14,6 +14,9 @@ use crate::repository::keys;
 use crate::repository::reader::Reader;
 use crate::{ChunkId, Result, ShortId, SnapshotId};
 
+/// Pages that are remembered as whole, in about 40 MiB; others are read again for each snapshot that shares them.
+const WHOLE_PAGES_MAX: usize = 1 << 20;
+
 impl Verification<'_> {
     /// Walks all snapshots. Pages found whole once are not read again for the next snapshot that shares them.
     pub(super) async fn check_snapshots(&mut self, ids: Vec<SnapshotId>, reader: &Reader) -> Result<()> {
@@ -91,7 +94,7 @@ impl Verification<'_> {
                     for stored in entries {
                         unindexed |= self.check_entry(reader, id, &stored).await?;
                     }
-                    if self.report.damaged_entries.len() == before {
+                    if self.report.damaged_entries.len() == before && whole.len() < WHOLE_PAGES_MAX {
                         whole.insert(page.id.short());
                     }
                 }

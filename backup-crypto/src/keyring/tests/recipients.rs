@@ -126,6 +126,53 @@ async fn recipients_come_and_go_but_never_the_last() {
     );
 }
 
+/// A store on which somebody else deletes an object just before the first deletion.
+#[derive(Debug)]
+struct Meanwhile(Arc<dyn Sink>, Mutex<Option<ObjectKey>>);
+
+#[async_trait]
+impl Sink for Meanwhile {
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<PutOutcome> {
+        self.0.put(key, bytes).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: GetRange) -> Result<Fetched> {
+        self.0.get(key, range).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectMeta>> {
+        self.0.list(prefix, after, limit).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<()> {
+        let other = self.1.lock().unwrap().take();
+        if let Some(other) = other {
+            self.0.delete(&other).await?;
+        }
+        self.0.delete(key).await
+    }
+}
+
+#[tokio::test]
+async fn of_two_removals_at_once_one_is_undone_where_nobody_would_be_left() {
+    for third in [false, true] {
+        let (store, sink) = store();
+        let (job, alice) = (JobContext::new(), passphrase("alice's"));
+        let keyring = Keyring::create(&sink, std::slice::from_ref(&alice), &job).await.unwrap();
+        let alice_id = list_recipients(&sink, &job).await.unwrap().remove(0).id;
+        let bob_id = keyring.add_recipient(&sink, &key_file(), &job).await.unwrap();
+        if third {
+            keyring.add_recipient(&sink, &passphrase("carol's"), &job).await.unwrap();
+        }
+        let bobs = SlotName { epoch: 1, recipient: bob_id }.key().unwrap();
+        let racing: Arc<dyn Sink> = Arc::new(Meanwhile(sink.clone(), Mutex::new(Some(bobs))));
+        let removed = keyring.remove_recipient(&racing, alice_id, &job).await;
+        assert_eq!(slots(&store).len(), 1);
+        assert_eq!(removed.is_ok(), third, "{removed:?}");
+        assert_eq!(Keyring::unlock(&sink, &[alice], &job).await.is_ok(), !third);
+    }
+}
+
 #[tokio::test]
 async fn nothing_secret_is_shown_or_stored() {
     let (store, sink) = store();
