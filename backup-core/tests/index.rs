@@ -93,6 +93,28 @@ async fn an_index_beyond_memory_serves_backup_restore_verify_and_repair_as_one_i
 }
 
 #[tokio::test]
+async fn trap_18_with_any_one_index_object_deleted_every_snapshot_restores() {
+    for protect in BOTH {
+        let (setup, sink) = in_memory(protect, TINY).await;
+        let sources = [source(1), source(2)];
+        // Both share most content, which stands in the first one's segments only.
+        let ids = [setup.store(&sources[0]).await, setup.store(&sources[1]).await];
+        let whole = objects(&sink).await;
+        let segments: Vec<_> = whole.keys().filter(|key| key.starts_with("index/")).collect();
+        assert!(segments.len() > 1);
+        for segment in segments {
+            let mut objects = whole.clone();
+            objects.remove(segment);
+            for (id, source) in ids.iter().zip(&sources) {
+                // A handle that has not looked at the packs for somebody else.
+                let setup = setup.reopen(Arc::new(sink_of(&objects).await)).await.unwrap();
+                setup.assert_restores(*id, source).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_interrupted_run_is_reused_by_one_whose_index_is_beyond_memory() {
     let (setup, sink) = in_memory(Protect::Encrypted, TINY).await;
     let source = source(1);

@@ -119,7 +119,9 @@ pub(crate) async fn read_page(
 
 /// The error for a chunk that no pack holds.
 pub(crate) fn chunk_not_found(id: &ChunkId) -> Error {
-    Error::corruption(format!("the chunk {id} is in no pack that the index names"))
+    Error::corruption(format!(
+        "the chunk {id} is in no pack that the index names; a repair of the index finds it if a pack has it"
+    ))
 }
 
 /// An object that the index names and the store lacks is damage, not a question of names.
