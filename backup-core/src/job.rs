@@ -113,6 +113,27 @@ impl JobContext {
     pub fn check(&self) -> Result<()> {
         if self.cancellation.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
     }
+
+    /// Awaits `call` until it ends or the job is cancelled. A call that is cancelled is dropped where it waits, so that a store
+    /// that never answers keeps nobody.
+    ///
+    /// ```
+    /// # async fn example() {
+    /// let job = backup_core::JobContext::new();
+    /// job.cancellation().cancel();
+    /// let never = std::future::pending::<backup_core::Result<()>>();
+    /// assert_eq!(job.until_cancelled(never).await.unwrap_err().kind(), backup_core::ErrorKind::Cancelled);
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example());
+    /// ```
+    pub async fn until_cancelled<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            // What is done is done, even if the job is cancelled at the same moment.
+            biased;
+            done = call => done,
+            () = self.cancellation.cancelled() => Err(Error::cancelled()),
+        }
+    }
 }
 
 impl Default for JobContext {

@@ -202,6 +202,9 @@ pub struct StatsReport {
     pub ratio: f64,
     /// Objects and bytes per kind of object: `data`, `meta`, `index`, `snapshots`, `keys`, `control` ...
     pub by_kind: std::collections::BTreeMap<String, KindStats>,
+    /// Snapshots and index segments that cannot be read: with any, the other figures are less than certain.
+    #[serde(default)]
+    pub damaged_objects: Vec<DamagedObject>,
 }
 
 /// How much of one kind there is.

@@ -12,6 +12,7 @@
 //! ```
 
 pub mod failing;
+pub mod fault;
 pub mod recording;
 pub mod retention;
 pub mod sink;
@@ -19,7 +20,8 @@ pub mod source;
 pub mod target;
 pub mod transform;
 
-pub use failing::{FailingSink, Fault};
+pub use failing::FailingSink;
+pub use fault::{Fault, Manner};
 pub use recording::{Call, Operation, RecordingSink};
 
 use crate::Error;

@@ -5,10 +5,11 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_core::repository::{CreateOptions, Repository, peek_config};
 use backup_core::testing::{FailingSink, Fault, Operation};
-use backup_core::{ErrorKind, Result, Sink, SinkExt, TransformSet};
+use backup_core::{ErrorKind, GetRange, Result, Sink, SinkExt, TransformSet};
 use backup_crypto::{Keyring, PassphraseCost, Recipient, list_recipients};
 use backup_sinks::MemorySink;
 use common::{SMALL, TestSource, job, tree};
@@ -104,4 +105,49 @@ async fn what_others_left_is_not_taken_over() {
     let (key, bytes) = common::objects(&sink).await.pop_first().unwrap();
     common::replace(&sink, &key, Some(bytes.slice(..bytes.len() - 3))).await;
     refused(sink, &["one"]).await;
+}
+
+#[tokio::test]
+async fn slots_of_another_creation_that_come_late_lock_nobody_out() {
+    let (ours, theirs): (Arc<dyn Sink>, Arc<dyn Sink>) =
+        (Arc::new(MemorySink::new()), Arc::new(MemorySink::new()));
+    init(ours.clone(), &["one"]).await.unwrap();
+    // So many that some stand before the repository's own.
+    init(theirs.clone(), &["one"; 16]).await.unwrap();
+    for meta in theirs.list_all("keys/").await.unwrap() {
+        let slot = theirs.get(&meta.key, GetRange::Full).await.unwrap().bytes;
+        ours.put(&meta.key, slot).await.unwrap();
+    }
+    let keyring = Keyring::unlock(&ours, &recipients(&["one"]), &job()).await.unwrap();
+    Repository::open(ours, keyring, TransformSet::builtin(), &job()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_waits_for_a_store_that_never_answers_ends_when_it_is_cancelled() {
+    let store = MemorySink::new();
+    init(Arc::new(store.clone()), &["one"]).await.unwrap();
+    let answering: Arc<dyn Sink> = Arc::new(store.clone());
+    let keyring = Keyring::unlock(&answering, &recipients(&["one"]), &job()).await.unwrap();
+    let hanging = || FailingSink::new(store.clone(), [Fault::at(1).hanging().from_then_on()]);
+    let sink: Arc<dyn Sink> = Arc::new(hanging());
+    let job = job();
+    let (one, two) = (recipients(&["one"]), recipients(&["two"]));
+    let id = list_recipients(&answering, &job).await.unwrap()[0].id;
+    let all = async {
+        tokio::join!(
+            async { Keyring::create(&sink, &one, &job).await.err() },
+            async { Keyring::unlock(&sink, &one, &job).await.err() },
+            async { list_recipients(&sink, &job).await.err() },
+            async { keyring.add_recipient(&sink, &two[0], &job).await.err() },
+            async { keyring.remove_recipient(&sink, id, &job).await.err() },
+            async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                job.cancellation().cancel();
+            }
+        )
+    };
+    let (a, b, c, d, e, ()) = tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
+    for error in [a, b, c, d, e] {
+        assert_eq!(error.unwrap().kind(), ErrorKind::Cancelled);
+    }
 }

@@ -3,15 +3,19 @@
 use super::index::Index;
 use super::listing::Listing;
 use super::{Repository, guard};
-use crate::report::StatsReport;
-use crate::{JobContext, Result};
+use crate::report::{DamagedObject, StatsReport};
+use crate::{JobContext, ObjectKey, Result};
 
 impl Repository {
-    /// What the repository holds and what that takes.
+    /// What the repository holds and what that takes, as far as it can be read; what cannot is named in the report.
     pub async fn stats(&self, job: &JobContext) -> Result<StatsReport> {
         guard::run(job, async move {
             let mut report = StatsReport::default();
-            for snapshot in self.readable_snapshots(job).await? {
+            let damaged = |key: &ObjectKey, reason: String| DamagedObject { object: key.to_string(), reason };
+            let (snapshots, failures) = self.load_snapshots(job).await?;
+            report.damaged_objects =
+                failures.iter().map(|(key, error)| damaged(key, error.to_string())).collect();
+            for snapshot in snapshots {
                 report.snapshots = report.snapshots.saturating_add(1);
                 report.bytes_logical = report.bytes_logical.saturating_add(snapshot.bytes_logical);
             }
@@ -27,6 +31,8 @@ impl Repository {
                 }
             }
             let index = self.view(job).await?.index;
+            let unreadable = index.unreadable.iter().map(|(key, reason)| damaged(key, reason.clone()));
+            report.damaged_objects.extend(unreadable);
             report.bytes_unique = guard::blocking(move || bytes_unique(&index)).await?;
             if report.bytes_stored > 0 {
                 report.ratio = report.bytes_logical as f64 / report.bytes_stored as f64;

@@ -1,192 +1,231 @@
-//! A sink that fails where a test wants it to, before or after the call had its effect.
+//! A sink that goes wrong where a test wants it to.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::Operation;
-use crate::{Error, ErrorKind, Fetched, GetRange, ObjectKey, ObjectMeta, PutOutcome, Result, Sink};
+use super::{Fault, Manner, Operation};
+use crate::{CancellationToken, Error, Fetched, GetRange, ObjectKey, ObjectMeta, PutOutcome, Result, Sink};
+use ledger::{Ledger, Overdue};
 
-/// Which calls fail, and how.
+mod ledger;
+
+/// Forwards calls, apart from those that its [`Fault`]s name. Clones share everything.
 ///
 /// ```
-/// use backup_core::testing::{Fault, Operation};
-/// use backup_core::ErrorKind;
+/// use std::sync::Arc;
+/// use backup_core::testing::{FailingSink, Fault, Operation};
+/// use backup_core::{ObjectKey, Sink};
 ///
-/// // From its third put on, the store is full.
-/// let full = Fault::at(3).of(Operation::Put).with_kind(ErrorKind::NoSpace).from_then_on();
-/// // The answer to the first put below `snapshots/` is lost.
-/// let lost = Fault::at(1).of(Operation::Put).below("snapshots/").after_effect();
-/// # let _ = (full, lost);
+/// # async fn example(store: Arc<dyn Sink>) -> backup_core::Result<()> {
+/// let sink = FailingSink::over(store, [Fault::at(2).of(Operation::Put)]);
+/// sink.put(&ObjectKey::new("first")?, "bytes".into()).await?;
+/// assert!(sink.put(&ObjectKey::new("second")?, "bytes".into()).await.is_err());
+/// assert_eq!(sink.struck(), 1);
+/// # Ok(())
+/// # }
 /// ```
-#[derive(Debug, Clone)]
-pub struct Fault {
-    nth: u64,
-    operation: Option<Operation>,
-    prefix: String,
-    after_effect: bool,
-    from_then_on: bool,
-    kind: Option<ErrorKind>,
-}
-
-impl Fault {
-    /// The `nth` call fails, counting from 1, with [`ErrorKind::Transient`] and without effect.
-    pub fn at(nth: u64) -> Self {
-        Self {
-            nth,
-            operation: None,
-            prefix: String::new(),
-            after_effect: false,
-            from_then_on: false,
-            kind: Some(ErrorKind::Transient),
-        }
-    }
-
-    /// Counts and fails only these calls.
-    #[must_use]
-    pub fn of(mut self, operation: Operation) -> Self {
-        self.operation = Some(operation);
-        self
-    }
-
-    /// Counts and fails only calls whose key (for a listing: whose prefix) starts so.
-    #[must_use]
-    pub fn below(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
-        self
-    }
-
-    /// The call has its effect, but the caller is told that it failed: an answer that was lost.
-    #[must_use]
-    pub fn after_effect(mut self) -> Self {
-        self.after_effect = true;
-        self
-    }
-
-    /// All later ones fail, too.
-    #[must_use]
-    pub fn from_then_on(mut self) -> Self {
-        self.from_then_on = true;
-        self
-    }
-
-    /// Fails with an error of this kind.
-    #[must_use]
-    pub fn with_kind(mut self, kind: ErrorKind) -> Self {
-        self.kind = Some(kind);
-        self
-    }
-
-    /// The call does not fail: it never ends, so that a test can drop it there.
-    #[must_use]
-    pub fn hanging(mut self) -> Self {
-        self.kind = None;
-        self
-    }
-
-    fn matches(&self, operation: Operation, key: &str) -> bool {
-        self.operation.is_none_or(|wanted| wanted == operation) && key.starts_with(&self.prefix)
-    }
-}
-
-/// Forwards calls, apart from those that its [`Fault`]s name.
 pub struct FailingSink<S: ?Sized> {
-    /// Each fault with the number of calls that it counted.
-    faults: Arc<Mutex<Vec<(Fault, u64)>>>,
+    ledger: Arc<Mutex<Ledger>>,
+    ended: CancellationToken,
     inner: Arc<S>,
 }
 
 impl<S> FailingSink<S> {
-    /// Calls of `inner` fail as `faults` say.
+    /// Calls of `inner` go wrong as `faults` say.
     pub fn new(inner: S, faults: impl IntoIterator<Item = Fault>) -> Self {
         Self::over(Arc::new(inner), faults)
     }
 }
 
 impl<S: ?Sized> FailingSink<S> {
-    /// Calls of a sink that others may share fail as `faults` say.
+    /// Calls of a sink that others may share go wrong as `faults` say.
     pub fn over(inner: Arc<S>, faults: impl IntoIterator<Item = Fault>) -> Self {
-        let faults = faults.into_iter().map(|fault| (fault, 0)).collect();
-        Self { faults: Arc::new(Mutex::new(faults)), inner }
+        Self { ledger: Arc::new(Mutex::new(Ledger::new(faults))), ended: CancellationToken::new(), inner }
     }
 
-    /// The sink within, which does not fail.
+    /// The sink within, where nothing goes wrong.
     pub fn inner(&self) -> &Arc<S> {
         &self.inner
     }
 
-    /// From now on these faults hold, counting anew.
+    /// From now on these faults hold, counting anew. What is late stays under way.
     pub fn set_faults(&self, faults: impl IntoIterator<Item = Fault>) {
-        *self.lock() = faults.into_iter().map(|fault| (fault, 0)).collect();
+        self.lock().set_faults(faults);
     }
 
     /// How many faults have come about, so that a test can tell "it survived" from "it never happened".
     pub fn struck(&self) -> usize {
-        self.lock().iter().filter(|(fault, seen)| *seen >= fault.nth).count()
+        self.lock().struck()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Fault, u64)>> {
-        self.faults.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// The keys (for listings the prefixes) of the calls that were struck, in order.
+    pub fn struck_at(&self) -> Vec<String> {
+        self.lock().struck_at().to_vec()
     }
 
-    /// Counts the call and says which fault it meets.
-    fn next(&self, operation: Operation, key: &str) -> Option<Fault> {
-        let mut struck = None;
-        for (fault, seen) in self.lock().iter_mut().filter(|(fault, _)| fault.matches(operation, key)) {
-            *seen = seen.saturating_add(1);
-            if struck.is_none() && (*seen == fault.nth || (fault.from_then_on && *seen > fault.nth)) {
-                struck = Some(fault.clone());
+    /// Returns once a call was the process's [`Last`](Manner::Last). A test drops there what uses the sink, which
+    /// would wait for ever.
+    ///
+    /// ```
+    /// use backup_core::testing::{FailingSink, Fault, Manner};
+    /// use backup_core::{GetRange, ObjectKey, Sink};
+    ///
+    /// # async fn example(store: std::sync::Arc<dyn Sink>) -> backup_core::Result<()> {
+    /// let sink = FailingSink::over(store, [Fault::at(1).in_manner(Manner::Last { after_effect: false })]);
+    /// let key = ObjectKey::new("config")?;
+    /// tokio::select! {
+    ///     _ = sink.get(&key, GetRange::Full) => unreachable!("nobody answers"),
+    ///     () = sink.ended() => {}
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl<S: Sink + ?Sized> FailingSink<S> {
+    /// Lets everything that is late take effect now. What comes of it nobody hears any more.
+    pub async fn settle(&self) {
+        let overdue = self.lock().take_late(u64::MAX);
+        self.perform(overdue).await;
+    }
+
+    async fn perform(&self, overdue: Vec<Overdue>) {
+        for call in overdue {
+            match call {
+                Overdue::Put(key, bytes) => drop(self.inner.put(&key, bytes).await),
+                Overdue::Delete(key) => drop(self.inner.delete(&key).await),
             }
         }
-        struck
     }
 
-    async fn forward<T>(
+    /// Counts a call, lets what is due happen before it, and says which fault it meets.
+    async fn begin(&self, operation: Operation, key: &str) -> Option<Fault> {
+        if self.ended.is_cancelled() {
+            return std::future::pending().await;
+        }
+        let (fault, overdue) = self.lock().begin(operation, key);
+        self.perform(overdue).await;
+        fault
+    }
+
+    /// What a call comes to that is struck in a manner that has no result of its own.
+    async fn end<T>(
         &self,
-        operation: Operation,
-        key: &str,
-        call: impl Future<Output = Result<T>>,
+        fault: &Fault,
+        key: impl fmt::Display,
+        effect: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let Some(fault) = self.next(operation, key) else { return call.await };
-        if fault.after_effect {
-            call.await?;
+        match fault.manner {
+            Manner::AfterEffect => drop(effect.await?),
+            Manner::Last { after_effect } => {
+                if after_effect {
+                    drop(effect.await);
+                }
+                self.ended.cancel();
+                return std::future::pending().await;
+            }
+            Manner::Hangs => return std::future::pending().await,
+            _ => {}
         }
-        match fault.kind {
-            Some(kind) => Err(Error::new(kind, "failed on purpose").with_object(key)),
-            None => std::future::pending().await,
-        }
+        Err(Error::new(fault.kind, "failed on purpose").with_object(key))
     }
 }
 
 impl<S: ?Sized> Clone for FailingSink<S> {
     fn clone(&self) -> Self {
-        Self { faults: Arc::clone(&self.faults), inner: Arc::clone(&self.inner) }
+        Self { ledger: self.ledger.clone(), ended: self.ended.clone(), inner: self.inner.clone() }
     }
 }
 
 impl<S: Sink + ?Sized> fmt::Debug for FailingSink<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FailingSink").field("faults", &*self.lock()).field("inner", &self.inner).finish()
+        f.debug_struct("FailingSink").field("ledger", &*self.lock()).field("inner", &self.inner).finish()
     }
 }
 
 #[async_trait]
 impl<S: Sink + ?Sized> Sink for FailingSink<S> {
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<PutOutcome> {
-        self.forward(Operation::Put, key.as_str(), self.inner.put(key, bytes)).await
+        let fault = self.begin(Operation::Put, key.as_str()).await;
+        match fault.as_ref().map(|fault| (fault, fault.manner)) {
+            None | Some((_, Manner::Stale { .. })) => {}
+            Some((_, Manner::Repeated)) => drop(self.inner.put(key, bytes.clone()).await?),
+            Some((fault, Manner::CutShort)) => {
+                let part = bytes.slice(..bytes.len() / 2);
+                let effect = self.inner.put(key, part);
+                return self.end(&fault.clone().after_effect(), key, effect).await;
+            }
+            Some((fault, Manner::Late { calls })) => {
+                self.lock().delay(calls, Overdue::Put(key.clone(), bytes));
+                return self.end(fault, key, std::future::pending()).await;
+            }
+            Some((fault, _)) => return self.end(fault, key, self.inner.put(key, bytes)).await,
+        }
+        let outcome = self.inner.put(key, bytes).await;
+        if outcome.is_ok() {
+            self.lock().created(key);
+        }
+        outcome
     }
 
     async fn get(&self, key: &ObjectKey, range: GetRange) -> Result<Fetched> {
-        self.forward(Operation::Get, key.as_str(), self.inner.get(key, range)).await
+        let fault = self.begin(Operation::Get, key.as_str()).await;
+        let call = self.inner.get(key, range);
+        match fault.as_ref().map(|fault| (fault, fault.manner)) {
+            None | Some((_, Manner::Stale { .. } | Manner::Repeated)) => call.await,
+            Some((_, Manner::CutShort)) => {
+                let mut fetched = call.await?;
+                fetched.bytes.truncate(fetched.bytes.len() / 2);
+                Ok(fetched)
+            }
+            Some((fault, _)) => self.end(fault, key, call).await,
+        }
     }
 
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectMeta>> {
-        self.forward(Operation::List, prefix, self.inner.list(prefix, after, limit)).await
+        let fault = self.begin(Operation::List, prefix).await;
+        let call = self.inner.list(prefix, after, limit);
+        match fault.as_ref().map(|fault| (fault, fault.manner)) {
+            None | Some((_, Manner::Repeated)) => call.await,
+            Some((_, Manner::CutShort)) => {
+                let mut listed = call.await?;
+                listed.truncate(listed.len() / 2);
+                Ok(listed)
+            }
+            Some((_, Manner::Stale { calls })) => {
+                let mut listed = call.await?;
+                let ledger = self.lock();
+                listed.retain(|meta| !ledger.is_recent(&meta.key, calls));
+                Ok(listed)
+            }
+            Some((fault, _)) => self.end(fault, prefix, call).await,
+        }
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.forward(Operation::Delete, key.as_str(), self.inner.delete(key)).await
+        let fault = self.begin(Operation::Delete, key.as_str()).await;
+        let call = self.inner.delete(key);
+        match fault.as_ref().map(|fault| (fault, fault.manner)) {
+            None | Some((_, Manner::Stale { .. })) => call.await,
+            Some((_, Manner::Repeated)) => {
+                call.await?;
+                self.inner.delete(key).await
+            }
+            Some((fault, Manner::Late { calls })) => {
+                self.lock().delay(calls, Overdue::Delete(key.clone()));
+                self.end(fault, key, std::future::pending()).await
+            }
+            Some((fault, _)) => self.end(fault, key, call).await,
+        }
     }
 }

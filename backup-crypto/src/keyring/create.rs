@@ -36,7 +36,7 @@ impl Keyring {
     /// A creation that was interrupted leaves slots behind, on which nothing depends as long as there is no `config`. If the
     /// store holds nothing but slots, and `recipients` open every one of them, this creation takes over their secrets and
     /// replaces them. Otherwise slots are [`ErrorKind::AlreadyExists`], also those of another creation that is under way at
-    /// the same time.
+    /// the same time. Cancelling the job interrupts it.
     pub async fn create(
         sink: &Arc<dyn Sink>,
         recipients: &[Recipient],
@@ -58,6 +58,15 @@ impl Keyring {
             );
             return Err(Error::invalid_input(message));
         }
+        job.until_cancelled(Self::create_slots(sink, recipients, options, job)).await
+    }
+
+    async fn create_slots(
+        sink: &Arc<dyn Sink>,
+        recipients: &[Recipient],
+        options: &KeyringOptions,
+        job: &JobContext,
+    ) -> Result<Arc<Self>> {
         let left = slot::list(sink.as_ref()).await?;
         let secrets = match left.first() {
             None => fresh(options, job.random().as_ref())?,

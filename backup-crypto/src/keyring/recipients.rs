@@ -29,8 +29,13 @@ pub struct RecipientInfo {
 
 /// Every recipient of the repository, by id. Needs no key, and proves nothing.
 pub async fn list_recipients(sink: &Arc<dyn Sink>, job: &JobContext) -> Result<Vec<RecipientInfo>> {
-    let names = slot::list(sink.as_ref()).await?;
-    let slots = slot::read(sink.as_ref(), &names, job).await?;
+    let (names, slots) = job
+        .until_cancelled(async {
+            let names = slot::list(sink.as_ref()).await?;
+            let slots = slot::read(sink.as_ref(), &names, job).await?;
+            Ok((names, slots))
+        })
+        .await?;
     let mut all: BTreeMap<RecipientId, RecipientInfo> = BTreeMap::new();
     // Oldest epoch first, so that the newest slot has the last word.
     for (name, bytes) in names.iter().zip(slots) {
@@ -58,7 +63,8 @@ impl Keyring {
         let id = RecipientId::random(job.random().as_ref())?;
         for epoch in self.epochs.keys().rev() {
             let name = SlotName { epoch: *epoch, recipient: id };
-            write_slot(sink.as_ref(), &self.secrets(*epoch)?, name, recipient, job).await?;
+            let secrets = self.secrets(*epoch)?;
+            job.until_cancelled(write_slot(sink.as_ref(), &secrets, name, recipient, job)).await?;
         }
         Ok(id)
     }
@@ -67,7 +73,7 @@ impl Keyring {
     /// else: what was sealed in it could never be opened again. An error leaves it with some of its slots: call again.
     ///
     /// Of removals at once that together would leave nobody, at least one puts its slots back and fails; let none of them be
-    /// killed meanwhile. Who kept a copy of a slot and still knows its passphrase can go on reading what is stored; new data is
+    /// killed or cancelled meanwhile. Who kept a copy of a slot and still knows its passphrase can go on reading what is stored; new data is
     /// safe from it only in a new epoch.
     pub async fn remove_recipient(
         &self,
@@ -75,6 +81,10 @@ impl Keyring {
         id: RecipientId,
         job: &JobContext,
     ) -> Result<()> {
+        job.until_cancelled(self.remove_slots(sink, id, job)).await
+    }
+
+    async fn remove_slots(&self, sink: &Arc<dyn Sink>, id: RecipientId, job: &JobContext) -> Result<()> {
         let names = slot::list(sink.as_ref()).await?;
         let (own, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.recipient == id);
         if own.is_empty() {
@@ -101,12 +111,23 @@ impl Keyring {
         let mut others = slot::list(sink.as_ref()).await?;
         others.retain(|name| name.recipient != id);
         let kept = self.epochs_opened_by(sink.as_ref(), &others, job).await?;
-        let mut undone = false;
+        let (mut undone, mut missing) = (false, None);
         for (name, bytes) in own.iter().zip(slots).filter(|(name, _)| !kept.contains(&name.epoch)) {
-            if let Some(bytes) = bytes {
-                sink.put_or_same(&name.key()?, bytes).await?;
-                undone = true;
+            let key = name.key()?;
+            match bytes.filter(|bytes| self.check_slot(&key, bytes).is_ok()) {
+                Some(bytes) => {
+                    sink.put_or_same(&key, bytes).await?;
+                    undone = true;
+                }
+                None => missing = Some(name.epoch),
             }
+        }
+        if let Some(epoch) = missing {
+            let message = format!(
+                "the recipient {id} was removed, and no intact slot of another one can be seen now that opens epoch {epoch}; \
+                 add a recipient while the keys are at hand"
+            );
+            return Err(Error::corruption(message));
         }
         if undone {
             let message = format!(

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use backup_core::{Error, ErrorKind, JobContext, Result, Sink};
+use backup_core::repository::peek_config;
+use backup_core::{Error, ErrorKind, JobContext, RepositoryId, Result, Sink};
 
 use super::Keyring;
 use super::create::blocking;
@@ -17,11 +18,20 @@ impl Keyring {
     /// Opens every epoch that any of `recipients` has a slot of.
     ///
     /// Each passphrase slot that is tried costs an Argon2id, on a thread for blocking work, one at a time and at most
-    /// [`TRIES_MAX`] of them. Slots of kinds that this version does not know are passed over.
+    /// [`TRIES_MAX`] of them. Slots of kinds that this version does not know are passed over, and those of another repository
+    /// than `config` says, which a creation leaves that was abandoned and whose put came late.
     ///
     /// [`ErrorKind::NotFound`] if there are no slots, [`ErrorKind::Denied`] if none fits, [`ErrorKind::Corruption`] if
-    /// those that fit are damaged. Cancelling the job stops between two tries; nothing is changed.
+    /// those that fit are damaged. Cancelling the job stops it; nothing is changed.
     pub async fn unlock(
+        sink: &Arc<dyn Sink>,
+        recipients: &[Recipient],
+        job: &JobContext,
+    ) -> Result<Arc<Self>> {
+        job.until_cancelled(Self::unlock_slots(sink, recipients, job)).await
+    }
+
+    async fn unlock_slots(
         sink: &Arc<dyn Sink>,
         recipients: &[Recipient],
         job: &JobContext,
@@ -75,6 +85,15 @@ impl Search {
                     self.unreadable = self.unreadable.saturating_add(1);
                 }
                 None => self.unreadable = self.unreadable.saturating_add(1),
+            }
+        }
+        let mut repositories = epochs.values().flatten().map(|(_, slot)| slot.repository);
+        let first = repositories.next();
+        if repositories.any(|other| Some(other) != first)
+            && let Some(own) = own_repository(sink).await?
+        {
+            for slots in epochs.values_mut() {
+                slots.retain(|(_, slot)| slot.repository == own);
             }
         }
         Ok(epochs.into_iter().rev().collect())
@@ -161,5 +180,14 @@ impl Search {
             ));
         }
         Err(Error::new(ErrorKind::Denied, message))
+    }
+}
+
+/// Which repository the store holds, if that can be told.
+async fn own_repository(sink: &dyn Sink) -> Result<Option<RepositoryId>> {
+    match peek_config(sink).await {
+        Ok(header) => Ok(Some(header.repository)),
+        Err(error) if error.is_retryable() => Err(error),
+        Err(_) => Ok(None),
     }
 }

@@ -169,7 +169,7 @@ impl Context {
 
     /// The protection of the repository in `sink`: its keys unlocked, or none where it is not encrypted.
     pub async fn unlock(&self, location: &Location, sink: &Arc<dyn Sink>) -> Outcome<Arc<dyn Protection>> {
-        let header = header(location, sink).await?;
+        let header = self.header(location, sink).await?;
         if header.encrypted {
             return Ok(self.keyring(location, sink).await?);
         }
@@ -186,10 +186,18 @@ impl Context {
         Ok(Arc::new(Unprotected::new(header.repository)))
     }
 
+    /// The configuration of a repository, as far as it can be read without a key.
+    async fn header(&self, location: &Location, sink: &Arc<dyn Sink>) -> Outcome<ConfigHeader> {
+        self.job.until_cancelled(peek_config(&**sink)).await.map_err(|e| match e.kind() {
+            ErrorKind::NotFound => no_repository(&location.shown),
+            _ => e.into(),
+        })
+    }
+
     /// The unlocked keys of the encrypted repository in `sink`.
     pub async fn keyring(&self, location: &Location, sink: &Arc<dyn Sink>) -> Outcome<Arc<Keyring>> {
         let shown = &location.shown;
-        if !header(location, sink).await?.encrypted {
+        if !self.header(location, sink).await?.encrypted {
             let message = format!("the repository {shown} is not encrypted: it has no keys");
             return Err(Error::new(ErrorKind::Unsupported, message).into());
         }
@@ -240,14 +248,6 @@ impl Context {
         let made = self.registry.make_transform(component, &self.file(), &format!("transforms.{name}"));
         made.map_err(Failure::input)
     }
-}
-
-/// The configuration of a repository, as far as it can be read without a key.
-async fn header(location: &Location, sink: &Arc<dyn Sink>) -> Outcome<ConfigHeader> {
-    peek_config(&**sink).await.map_err(|e| match e.kind() {
-        ErrorKind::NotFound => no_repository(&location.shown),
-        _ => e.into(),
-    })
 }
 
 fn no_repository(shown: &str) -> Failure {

@@ -99,14 +99,15 @@ pub async fn main_with(
     };
     context.progress.clear();
     match result {
-        Ok(Exit::Done) if context.incomplete => Exit::Partial,
+        // Where something cannot be read, nobody knows that nothing matches.
+        Ok(Exit::Done | Exit::Nothing) if context.incomplete => Exit::Partial,
         Ok(exit) => exit,
         Err(failure) => {
             context.output.fail(&failure);
             if failure.kind != "broken_pipe" {
                 context.console.say(format_args!("backup: {}", human::name(&failure.message)));
             }
-            failure.exit
+            if failure.exit == Exit::Nothing && context.incomplete { Exit::Failed } else { failure.exit }
         }
     }
 }

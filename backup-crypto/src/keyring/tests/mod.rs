@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use backup_core::testing::{FailingSink, Fault, Manner, Operation};
 use backup_core::{
     CancellationToken, Fetched, FrameContext, GetRange, JobContext, ObjectMeta, PutOutcome, Sink, SinkExt,
     SystemRandom, Unprotected,

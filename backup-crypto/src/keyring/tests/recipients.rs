@@ -174,6 +174,23 @@ async fn of_two_removals_at_once_one_is_undone_where_nobody_would_be_left() {
 }
 
 #[tokio::test]
+async fn a_removal_never_puts_a_damaged_slot_back() {
+    let (store, sink) = store();
+    let (job, alice) = (JobContext::new(), passphrase("alice's"));
+    let keyring = Keyring::create(&sink, std::slice::from_ref(&alice), &job).await.unwrap();
+    let bob = keyring.add_recipient(&sink, &key_file(), &job).await.unwrap();
+    // Everything but alice's slot, when it is looked at first, is read cut short.
+    let fault = Fault::at(2).of(Operation::Get).in_manner(Manner::CutShort).from_then_on();
+    let short: Arc<dyn Sink> = Arc::new(FailingSink::over(sink.clone(), [fault]));
+    let error = keyring.remove_recipient(&short, bob, &job).await.unwrap_err();
+    assert!(error.is_corruption(), "{error}");
+    for (key, bytes) in slots(&store) {
+        keyring.check_slot(&key, &bytes).unwrap();
+    }
+    Keyring::unlock(&sink, &[alice], &job).await.unwrap();
+}
+
+#[tokio::test]
 async fn nothing_secret_is_shown_or_stored() {
     let (store, sink) = store();
     let job = JobContext::new();

@@ -192,10 +192,10 @@ async fn probe(sink: &dyn Sink, job: &JobContext) -> Outcome<String> {
         let second = sink.put(&key, bytes::Bytes::from_static(b"another")).await?;
         let there = sink.get(&key, GetRange::Full).await?.bytes;
         let listed = sink.list_all("control/probe-").await?.iter().any(|meta| meta.key == key);
-        Ok::<_, backup_core::Error>((first, second, there, listed))
+        Ok((first, second, there, listed))
     };
-    let proof = proof.await;
-    let deleted = sink.delete(&key).await;
+    let proof = job.until_cancelled(proof).await;
+    let deleted = job.until_cancelled(sink.delete(&key)).await;
     let (first, second, there, listed) = proof?;
     deleted?;
     let wrong = |what: &str| {

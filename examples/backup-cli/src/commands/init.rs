@@ -85,7 +85,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let sink = context.sink(&location, Access::Create).await?;
     let job = context.job();
     // Key slots come before the configuration: they must not land in a repository that exists.
-    match peek_config(&*sink).await {
+    match job.until_cancelled(peek_config(&*sink)).await {
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(e.into()),
         Ok(_) => {

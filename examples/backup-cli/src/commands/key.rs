@@ -46,13 +46,16 @@ pub struct RemoveArgs {
 pub async fn run(command: Key, context: &mut Context) -> Outcome {
     let location = context.location()?;
     let sink = context.sink(&location, Access::Open).await?;
+    let lists = matches!(command, Key::List);
     match command {
         Key::List => {}
         Key::Add(args) => add(args, &location, &sink, context).await?,
         Key::Remove(args) => remove(args, &location, &sink, context).await?,
     }
     let recipients = list_recipients(&sink, &context.job()).await?;
-    show(&recipients, context)
+    show(&recipients, context)?;
+    let damaged = recipients.iter().any(|info| info.kind == "damaged");
+    Ok(Exit::complete_if(!(lists && damaged)))
 }
 
 async fn add(args: AddArgs, location: &Location, sink: &Arc<dyn Sink>, context: &Context) -> Outcome<()> {
@@ -89,7 +92,7 @@ fn find(text: &str, recipients: &[RecipientInfo]) -> Result<RecipientId, Failure
     }
 }
 
-fn show(recipients: &[RecipientInfo], context: &mut Context) -> Outcome {
+fn show(recipients: &[RecipientInfo], context: &mut Context) -> Outcome<()> {
     let epoch = recipients.iter().flat_map(|info| &info.epochs).max();
     let document = json!({ "recipients": recipients, "epoch": epoch });
     context.output.document(&document, |out| {
@@ -98,6 +101,5 @@ fn show(recipients: &[RecipientInfo], context: &mut Context) -> Outcome {
             writeln!(out, "{}  {:<10}  {made}  {}", info.id, info.kind, human::name(&info.label))?;
         }
         Ok(())
-    })?;
-    Ok(Exit::Done)
+    })
 }

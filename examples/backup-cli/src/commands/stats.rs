@@ -13,6 +13,9 @@ pub async fn run(_: Args, context: &mut Context) -> Outcome {
     let report = context.repository().await?.stats(&context.job()).await?;
     context.progress.clear();
     context.output.document(&report, |out| {
+        for object in &report.damaged_objects {
+            writeln!(out, "damaged object {}: {}", object.object, human::name(&object.reason))?;
+        }
         writeln!(out, "{:12} {}", "snapshots", report.snapshots)?;
         writeln!(out, "{:12} {}", "content", human::bytes(report.bytes_logical))?;
         writeln!(out, "{:12} {}", "distinct", human::bytes(report.bytes_unique))?;
@@ -25,5 +28,5 @@ pub async fn run(_: Args, context: &mut Context) -> Outcome {
         }
         Ok(())
     })?;
-    Ok(Exit::Done)
+    Ok(Exit::complete_if(report.damaged_objects.is_empty()))
 }

@@ -1,0 +1,173 @@
+//! Every command that touches a repository, with what it starts from and what is expected of it.
+
+use std::collections::BTreeMap;
+
+use backup_sinks::MemorySink;
+use serde_json::Value;
+
+use crate::judge::INDEX;
+use crate::world::{CHUNKS, Objects, Restored, World, objects, tree_of};
+
+/// What a command does to the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Does {
+    /// Makes it.
+    Init,
+    /// Adds to it, or changes who can open it.
+    Writes,
+    /// Creates something and deletes it again.
+    Probes,
+    /// Nothing; what it prints is the same each time.
+    Prints,
+    /// Nothing; what it prints tells how long it took.
+    Measures,
+    /// Nothing; it writes below a directory.
+    Restores,
+}
+
+/// What an empty store holds.
+static NOTHING: Objects = Objects::new();
+
+/// A command.
+#[derive(Debug, Clone)]
+pub(crate) struct Verb {
+    pub name: &'static str,
+    pub arguments: Vec<String>,
+    pub does: Does,
+    /// Whether it starts from the repository that lacks parts of its index.
+    pub ailing: bool,
+}
+
+impl Verb {
+    pub(crate) fn new(name: &'static str, does: Does, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
+        Self { name, does, arguments, ailing: false }
+    }
+
+    fn ailing(mut self) -> Self {
+        self.ailing = true;
+        self
+    }
+
+    pub(crate) fn reads(&self) -> bool {
+        matches!(self.does, Does::Prints | Does::Measures | Does::Restores)
+    }
+
+    /// The arguments of one run; a restore goes to a directory of its own.
+    pub(crate) fn arguments(&self, to: Option<&tempfile::TempDir>) -> Vec<String> {
+        let mut arguments = self.arguments.clone();
+        if let (Does::Restores, Some(to)) = (self.does, to) {
+            arguments.extend(["--to".to_owned(), to.path().display().to_string()]);
+        }
+        arguments
+    }
+}
+
+/// A repository with a history, and what its snapshots must restore to.
+pub(crate) struct Base {
+    pub objects: Objects,
+    /// The same objects, but of the index one is lost and one is damaged.
+    pub ailing: Objects,
+    /// What is wrong with them, as `verify` calls it.
+    pub ails: Vec<String>,
+    pub snapshots: BTreeMap<String, Restored>,
+    /// What a snapshot of the tree, as it stands now, must restore to.
+    pub tree: Restored,
+    pub verbs: Vec<Verb>,
+}
+
+impl Base {
+    /// Two versions of a tree, a set of two sources, and two recipients. The tree goes on to a third version.
+    pub(crate) async fn make(world: &World) -> Self {
+        let sink = MemorySink::new();
+        world.ok(&sink, &["init", "--chunk", CHUNKS]).await;
+        let tree = world.path("tree").display().to_string();
+        let mut snapshots = BTreeMap::new();
+        let mut ids = Vec::new();
+        for version in [1, 2] {
+            world.grow_tree(version);
+            let report = world.ok(&sink, &["create", "files", &tree]).await;
+            ids.push(text(&report["snapshot"]));
+            snapshots.insert(text(&report["snapshot"]), tree_of(&world.path("tree")));
+        }
+        let run = world.ok(&sink, &["run", "both"]).await;
+        for component in run["components"].as_array().unwrap() {
+            let is_tree = component["name"] == "tree";
+            let expected = if is_tree { tree_of(&world.path("tree")) } else { ending() };
+            snapshots.insert(text(&component["snapshot"]), expected);
+        }
+        let other = format!("key-file:{}", world.path("other").display());
+        let before = recipients(&world.ok(&sink, &["key", "list"]).await);
+        let after = recipients(&world.ok(&sink, &["key", "add", &other]).await);
+        let added = after.into_iter().find(|id| !before.contains(id)).unwrap();
+        world.grow_tree(3);
+        let long = world.name("tree/long");
+        let verbs = vec![
+            Verb::new("create files", Does::Writes, &["create", "files", &tree]),
+            Verb::new(
+                "create command",
+                Does::Writes,
+                &["create", "command", "--name", "said", "--", "echo", "said"],
+            ),
+            Verb::new("run", Does::Writes, &["run", "both"]),
+            Verb::new("repair index", Does::Writes, &["repair", "index"]),
+            Verb::new("repair bad index", Does::Writes, &["repair", "index"]).ailing(),
+            Verb::new("key add", Does::Writes, &["key", "add", &other]),
+            Verb::new("key remove", Does::Writes, &["key", "remove", &added]),
+            Verb::new("check", Does::Probes, &["check"]),
+            Verb::new("list", Does::Prints, &["list"]),
+            Verb::new("show", Does::Prints, &["show", &ids[0]]),
+            Verb::new("ls", Does::Prints, &["ls", &ids[1]]),
+            Verb::new("find", Does::Prints, &["find", "new-*"]),
+            Verb::new("cat", Does::Prints, &["cat", &ids[0], &long]),
+            Verb::new("diff", Does::Prints, &["diff", &ids[0], &ids[1]]),
+            Verb::new("restore", Does::Restores, &["restore", &ids[1]]),
+            Verb::new("verify", Does::Measures, &["verify", "--level", "content"]),
+            Verb::new("verify keyless", Does::Measures, &["verify", "--keyless"]),
+            Verb::new("stats", Does::Prints, &["stats"]),
+            Verb::new("key list", Does::Prints, &["key", "list"]),
+        ];
+        let objects = objects(&sink).await;
+        let mut ailing = objects.clone();
+        let segments: Vec<_> = objects.keys().filter(|key| key.as_str().starts_with("index/")).collect();
+        ailing.remove(segments[0]);
+        ailing.insert(segments[1].clone(), objects[segments[1]].slice(..100));
+        let ails = vec![INDEX.to_owned(), segments[1].to_string()];
+        Self { objects, ailing, ails, snapshots, tree: tree_of(&world.path("tree")), verbs }
+    }
+
+    /// What a command starts from.
+    pub(crate) fn start(&self, verb: &Verb) -> &Objects {
+        match (verb.does, verb.ailing) {
+            (Does::Init, _) => &NOTHING,
+            (_, true) => &self.ailing,
+            (_, false) => &self.objects,
+        }
+    }
+
+    /// What a new snapshot must restore to, which one of the verbs made.
+    pub(crate) fn expected(&self, source: &str) -> Restored {
+        match source {
+            "files" => self.tree.clone(),
+            "ending" => ending(),
+            _ => BTreeMap::from([("said".to_owned(), (String::new(), b"said\n".to_vec()))]),
+        }
+    }
+}
+
+/// What the snapshot of the source `ending` must restore to; it says nothing of modes and times.
+fn ending() -> Restored {
+    let contents = crate::world::ENDING.iter();
+    contents
+        .map(|(name, content)| ((*name).to_owned(), (String::new(), content.as_bytes().to_vec())))
+        .collect()
+}
+
+fn recipients(list: &Value) -> Vec<String> {
+    list["recipients"].as_array().unwrap().iter().map(|info| text(&info["id"])).collect()
+}
+
+/// A member of a document that is a text.
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+}
