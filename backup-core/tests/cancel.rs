@@ -4,23 +4,25 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use backup_core::repository::{BackupOptions, RestoreOptions, VerifyLevel, VerifyOptions};
 use backup_core::{
-    CancellationToken, ErrorKind, Fetched, GetRange, ObjectKey, ObjectMeta, PutOutcome, Resources, Result,
-    Sink,
+    CancellationToken, EntryKind, EntryName, ErrorKind, Fetched, GetRange, ObjectKey, ObjectMeta, PutOutcome,
+    Resources, Result, Sink,
 };
 use backup_sinks::MemorySink;
 use bytes::Bytes;
 use common::{
-    Body, CollectingTarget, Protect, SMALL, Setup, TestEntry, TestSource, assert_same, in_memory, objects,
-    random, sink_of, text, tree,
+    Body, Collected, CollectingTarget, Protect, SMALL, Setup, TestEntry, TestSource, assert_same, in_memory,
+    objects, random, sink_of, text, tree,
 };
 
 /// Each test counts the threads of this process, so they run one after the other.
@@ -151,7 +153,8 @@ async fn a_backup_dropped_at_any_await_point_leaves_a_valid_repository() {
         check_after(&setup, &sink, (&first, id)).await;
     }
     println!("a backup dropped after up to {polls} polls; {reused} later runs reused what it had stored");
-    assert!(reused > 4);
+    // Both runs after the one that went to its end; how many others depends on how far threads got before.
+    assert!(reused >= 2);
 }
 
 #[tokio::test]
@@ -189,12 +192,12 @@ async fn a_backup_cancelled_by_its_token_at_any_time_says_so_and_leaves_a_valid_
 struct CancelAt {
     inner: MemorySink,
     token: CancellationToken,
-    left: std::sync::atomic::AtomicI64,
+    left: AtomicI64,
 }
 
 impl CancelAt {
     fn count(&self) {
-        if self.left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) == 1 {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.token.cancel();
         }
     }
@@ -251,22 +254,71 @@ async fn a_restore_dropped_at_any_await_point_leaves_nothing_incomplete_for_whol
             assert_eq!(found.content, expected[name].content, "{name}");
         }
         partial += usize::from(!found.is_empty() && found.len() < expected.len());
-        // A second restore into the same place completes it.
         target.put(found);
-        let snapshot = setup.repository.snapshot(id, &setup.job).await.unwrap();
-        for name in
-            expected.values().filter(|e| matches!(e.entry.kind, backup_core::EntryKind::HardLink { .. }))
-        {
-            let mut held = target.take();
-            held.remove(&name.entry.name);
-            target.put(held);
-        }
-        let options = RestoreOptions::default();
-        setup.repository.restore(&snapshot, &target, &options, &setup.job).await.unwrap();
-        assert_same(&target.take(), &expected);
+        assert_completes(&setup, id, &target, &expected).await;
     }
     println!("a restore dropped after up to {polls} polls, {partial} times halfway");
-    assert!(partial > 0);
+}
+
+/// A second restore into the same place completes it.
+async fn assert_completes(
+    setup: &Setup,
+    id: backup_core::SnapshotId,
+    target: &CollectingTarget,
+    expected: &BTreeMap<EntryName, Collected>,
+) {
+    let mut held = target.take();
+    held.retain(|name, _| !matches!(expected[name].entry.kind, EntryKind::HardLink { .. }));
+    target.put(held);
+    let snapshot = setup.repository.snapshot(id, &setup.job).await.unwrap();
+    setup.repository.restore(&snapshot, target, &RestoreOptions::default(), &setup.job).await.unwrap();
+    assert_same(&target.take(), expected);
+}
+
+#[tokio::test]
+async fn a_restore_dropped_halfway_leaves_what_is_whole_and_is_completed_by_the_next() {
+    let _alone = ALONE.lock().await;
+    let (setup, _, first, id) = start(Protect::Encrypted).await;
+    let expected = first.expected();
+    let target = CollectingTarget::default();
+    target.gate.close_at(i64::MAX);
+    assert_completes(&setup, id, &target, &expected).await;
+    let writes = target.gate.passed();
+    let mut whole = Vec::new();
+    for tenth in [1, 5, 9] {
+        let target = CollectingTarget::default();
+        target.gate.close_at(writes * tenth / 10);
+        {
+            let snapshot = setup.repository.snapshot(id, &setup.job).await.unwrap();
+            let options = RestoreOptions::default();
+            let halfway = async {
+                while target.gate.passed() < writes * tenth / 10 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::select! {
+                done = setup.repository.restore(&snapshot, &target, &options, &setup.job) => {
+                    panic!("it cannot end: {done:?}")
+                }
+                () = halfway => {}
+            }
+        }
+        target.gate.open();
+        threads_end().await;
+        let found = target.take();
+        assert!(found.len() < expected.len());
+        for (name, found) in &found {
+            assert!(found.whole && found.content == expected[name].content, "{name}");
+        }
+        whole.push(found.len());
+        target.put(found);
+        assert_completes(&setup, id, &target, &expected).await;
+    }
+    println!(
+        "of {} entries these were there when a restore of {writes} writes was dropped: {whole:?}",
+        expected.len()
+    );
+    assert!(whole[2] > 0);
 }
 
 #[tokio::test]

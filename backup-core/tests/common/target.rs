@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -28,6 +28,41 @@ type Entries = Arc<Mutex<BTreeMap<EntryName, Collected>>>;
 pub struct CollectingTarget {
     entries: Entries,
     pub log: Arc<Mutex<Vec<String>>>,
+    pub gate: Arc<Gate>,
+}
+
+/// Counts writes, and holds them up from one on.
+#[derive(Debug, Default)]
+pub struct Gate {
+    /// Writes so far, and the one that waits until the gate is opened.
+    state: Mutex<(i64, Option<i64>)>,
+    opened: Condvar,
+}
+
+impl Gate {
+    /// The `nth` write and all after it wait.
+    pub fn close_at(&self, nth: i64) {
+        self.state.lock().unwrap().1 = Some(nth);
+    }
+
+    pub fn open(&self) {
+        self.state.lock().unwrap().1 = None;
+        self.opened.notify_all();
+    }
+
+    /// Writes that came, also those that wait.
+    pub fn passed(&self) -> i64 {
+        self.state.lock().unwrap().0
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.0 += 1;
+        let own = state.0;
+        while state.1.is_some_and(|nth| own >= nth) {
+            state = self.opened.wait(state).unwrap();
+        }
+    }
 }
 
 impl CollectingTarget {
@@ -54,12 +89,12 @@ impl Target for CollectingTarget {
 
     async fn entry(&self, entry: &Entry) -> Result<Writer> {
         assert!(!matches!(entry.kind, EntryKind::HardLink { .. }), "hard links come when all is written");
-        let (entries, entry) = (self.entries.clone(), entry.clone());
+        let (entries, gate, entry) = (self.entries.clone(), self.gate.clone(), entry.clone());
         Ok(Writer::blocking(move || {
             let collected = Collected { entry: entry.clone(), content: Vec::new(), whole: false };
             let before = entries.lock().unwrap().insert(entry.name.clone(), collected);
             let existing = before.map(|before| before.content).unwrap_or_default();
-            Ok(CollectingWriter { entries, name: entry.name, existing })
+            Ok(CollectingWriter { entries, gate, name: entry.name, existing })
         }))
     }
 
@@ -85,6 +120,7 @@ impl Target for CollectingTarget {
 
 struct CollectingWriter {
     entries: Entries,
+    gate: Arc<Gate>,
     name: EntryName,
     existing: Vec<u8>,
 }
@@ -109,6 +145,7 @@ impl BlockingWriter for CollectingWriter {
     }
 
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.gate.pass();
         let start = offset as usize;
         self.change(|collected| {
             assert!(!collected.whole);
