@@ -11,7 +11,12 @@ use serde::Deserialize;
 
 use crate::LocalSink;
 
-/// Adds the kind `local`, which plain paths and `file:///…` mean, too.
+/// Adds the kind `local`, which plain paths and `file:///…` mean, too; and with the features of these names `s3`
+/// (`s3://bucket/prefix`), `gcs` (`gs://bucket/prefix`) and `azure` (`az://container/prefix`), which try again what may
+/// succeed later (see [`Retry`](crate::Retry)).
+///
+/// What the settings of those three leave out, credentials above all, comes from the environment variables of each cloud's
+/// own tools: `AWS_*`, `GOOGLE_*`, `AZURE_*`.
 ///
 /// ```
 /// use backup_core::config::{Access, BuildContext, Place, Registry};
@@ -30,6 +35,12 @@ use crate::LocalSink;
 /// ```
 pub fn register(registry: &mut Registry) {
     registry.sink("local", &["file"], local);
+    #[cfg(feature = "s3")]
+    registry.sink("s3", &["s3"], crate::clouds::s3);
+    #[cfg(feature = "gcs")]
+    registry.sink("gcs", &["gs"], crate::clouds::gcs);
+    #[cfg(feature = "azure")]
+    registry.sink("azure", &["az"], crate::clouds::azure);
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,61 @@
+//! Google Cloud Storage.
+
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use backup_core::config::{BuildContext, SecretRef, Settings};
+use backup_core::{Result, Sink};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use serde::Deserialize;
+
+use super::{Place, client, client_from, no_retries, secret};
+use crate::objects::answer::Connector;
+
+/// Settings of the kind `gcs`. What is left out comes from `GOOGLE_*`: `GOOGLE_APPLICATION_CREDENTIALS`,
+/// `GOOGLE_SERVICE_ACCOUNT` (a path), `GOOGLE_SERVICE_ACCOUNT_KEY`, `GOOGLE_BASE_URL`, `GOOGLE_ALLOW_HTTP`; or from the
+/// application default credentials of `gcloud`, or the machine's own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Gcs {
+    url: Option<String>,
+    bucket: Option<String>,
+    prefix: Option<String>,
+    /// Another server than Google's.
+    endpoint: Option<String>,
+    /// Whether the endpoint may be without TLS.
+    allow_http: Option<bool>,
+    /// How long a request may stand still; a minute if not given.
+    timeout_seconds: Option<NonZeroU16>,
+    /// The file of a service account.
+    service_account_file: Option<PathBuf>,
+    /// The JSON of a service account.
+    service_account_key: Option<SecretRef>,
+    /// Sends requests without credentials, as for public buckets.
+    anonymous: Option<bool>,
+}
+
+pub(crate) async fn gcs(settings: Settings, context: BuildContext) -> Result<Arc<dyn Sink>> {
+    let given: Gcs = settings.parse()?;
+    let place = Place::of(&settings, "gs", given.url.as_deref(), given.bucket, given.prefix)?;
+    let mut builder = GoogleCloudStorageBuilder::from_env()
+        .with_bucket_name(&place.bucket)
+        .with_retry(no_retries())
+        .with_http_connector(Connector::default());
+    if let Some(endpoint) = given.endpoint {
+        builder = builder.with_config(GoogleConfigKey::BaseUrl, endpoint);
+    }
+    if let Some(path) = given.service_account_file {
+        builder = builder.with_service_account_path(context.path(path).to_string_lossy());
+    }
+    let key = given.service_account_key.as_ref();
+    if let Some(key) = secret(&settings, &context, "service_account_key", key).await? {
+        builder = builder.with_service_account_key(key);
+    }
+    if let Some(anonymous) = given.anonymous {
+        builder = builder.with_skip_signature(anonymous);
+    }
+    let builder = builder.with_client_options(client(client_from("GOOGLE_"), given.allow_http));
+    let store = builder.build().map_err(|e| place.unusable(&settings, &e))?;
+    place.sink(Arc::new(store), true, given.timeout_seconds)
+}
