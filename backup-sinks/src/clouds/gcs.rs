@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use backup_core::config::{BuildContext, SecretRef, Settings};
 use backup_core::{Result, Sink};
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::StaticCredentialProvider;
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 use serde::Deserialize;
 
 use super::{Place, client, client_from, no_retries, secret};
@@ -52,8 +53,10 @@ pub(crate) async fn gcs(settings: Settings, context: BuildContext) -> Result<Arc
     if let Some(key) = secret(&settings, &context, "service_account_key", key).await? {
         builder = builder.with_service_account_key(key);
     }
-    if let Some(anonymous) = given.anonymous {
-        builder = builder.with_skip_signature(anonymous);
+    if given.anonymous == Some(true) {
+        // Puts do not heed `skip_signature`: without credentials at hand they would ask Google's own machines for some.
+        let none = StaticCredentialProvider::new(GcpCredential { bearer: String::new() });
+        builder = builder.with_skip_signature(true).with_credentials(Arc::new(none));
     }
     let builder = builder.with_client_options(client(client_from("GOOGLE_"), given.allow_http));
     let store = builder.build().map_err(|e| place.unusable(&settings, &e))?;

@@ -56,11 +56,20 @@ fn over_http(error: &object_store::Error) -> Option<(ErrorKind, String)> {
 
     use super::answer::Answer;
 
+    // Where no credentials are given, those of the cloud's own machines are asked for at these addresses. Elsewhere
+    // nobody answers there, or somebody who refuses.
+    let asked = error.to_string();
+    let machine = ["169.254.169.254", "metadata.google.internal", "169.254.170.2"];
+    let asked_the_machine = machine.iter().any(|host| asked.contains(host));
     let mut at: Option<&(dyn StdError + 'static)> = Some(error);
     let mut connection = None;
     while let Some(error) = at {
         if let Some(answer) = error.downcast_ref::<Answer>() {
-            return Some((answer.kind(), answer.to_string()));
+            return Some(match answer.kind() {
+                ErrorKind::Transient => (ErrorKind::Transient, answer.to_string()),
+                _ if asked_the_machine => no_credentials(),
+                kind => (kind, answer.to_string()),
+            });
         }
         if let Some(http) = error.downcast_ref::<HttpError>() {
             connection = Some((http.kind(), deepest(http)));
@@ -68,13 +77,8 @@ fn over_http(error: &object_store::Error) -> Option<(ErrorKind, String)> {
         at = error.source();
     }
     let (kind, cause) = connection?;
-    // Where no credentials are given, those of the cloud's own machines are asked for at these addresses.
-    let asked = error.to_string();
-    let nowhere = ["169.254.169.254", "metadata.google.internal", "169.254.170.2"];
-    if nowhere.iter().any(|host| asked.contains(host)) {
-        let message = "no credentials were found: give them in the settings or in the cloud's environment \
-                       variables (this is not one of the cloud's own machines, whose credentials would be used)";
-        return Some((ErrorKind::Denied, message.into()));
+    if asked_the_machine {
+        return Some(no_credentials());
     }
     let what = match kind {
         HttpErrorKind::Connect => "the store cannot be reached",
@@ -82,6 +86,13 @@ fn over_http(error: &object_store::Error) -> Option<(ErrorKind, String)> {
         _ => "the connection failed",
     };
     Some((ErrorKind::Transient, format!("{what} ({})", brief(&cause))))
+}
+
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+fn no_credentials() -> (ErrorKind, String) {
+    let message = "no credentials were found: give them in the settings or in the cloud's environment variables \
+                   (this is not one of the cloud's own machines, whose credentials would be used)";
+    (ErrorKind::Denied, message.into())
 }
 
 /// The cause of the causes, which says most.
