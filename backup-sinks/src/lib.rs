@@ -34,7 +34,6 @@
 //!
 //! A sink of one's own implements the four calls of [`Sink`](backup_core::Sink); the suite in
 //! `backup_core::testing::sink`, which the sinks here pass, says whether it keeps the contract.
-
 //!
 //! # Features
 //! - `s3`, `gcs`, `azure`: the kinds of these names for configurations and URLs. Each brings HTTP and TLS.

@@ -66,9 +66,23 @@ async fn a_store_of_ones_own_keeps_the_contract() {
     conformance(ordered).await.unwrap();
 }
 
-/// A store that takes `If-None-Match` and ignores it: made of a real server and a proxy that takes it away.
+/// S3rver accepts `If-None-Match` and does not look at it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_store_that_ignores_the_condition_is_refused_with_the_reason() {
+async fn a_server_that_lies_is_refused_with_the_reason() {
+    let server = Server::s3rver().await;
+    let settings = s3_settings(server.address, "").with("access_key_id", "command:echo S3RVER");
+    let sink = make(settings.with("secret_access_key", "command:echo S3RVER")).await.unwrap();
+    let error = probe(&sink).await.unwrap_err();
+    println!("{error}");
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("replaced an object although asked to create it only"), "{error}");
+    let left = sink.list("", None, 10).await.unwrap();
+    assert!(left.is_empty(), "the probe left {left:?}");
+}
+
+/// Also where a good server stands behind something that takes the condition away, always or in races only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_proxy_that_takes_the_condition_away_is_refused_with_the_reason() {
     let server = Server::moto().await;
     let proxy = Proxy::start(server.address, Plan::StripConditions).await;
     let sink = make(s3_settings(proxy.address, "")).await.unwrap();

@@ -1,4 +1,4 @@
-//! Real servers: moto for S3, Azurite for Azure. `.ci/test` installs them.
+//! Real servers: moto for S3, Azurite for Azure, and one that lies. `.ci/servers` installs them.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -40,13 +40,22 @@ impl Server {
 
     /// Azurite, an Azure server, with a container.
     pub async fn azurite() -> Self {
-        let program = installed("azurite/node_modules/.bin/azurite-blob");
+        let program = installed("node_modules/.bin/azurite-blob");
         let port = free_port().to_string();
         let arguments = ["--silent", "--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck"];
         let place = ["--blobHost", "127.0.0.1", "--blobPort", &port];
         let server = Self::start(&program, &[&arguments[..], &place].concat(), port.parse().unwrap()).await;
         server.create_container().await;
         server
+    }
+
+    /// S3rver, which takes `If-None-Match` and replaces objects all the same, with a bucket. Its keys are `S3RVER`.
+    pub async fn s3rver() -> Self {
+        let program = installed("node_modules/.bin/s3rver");
+        let port = free_port();
+        let place = ["--directory", ".", "--address", "127.0.0.1", "--port", &port.to_string()];
+        let bucket = ["--silent", "--no-vhost-buckets", "--configure-bucket", BUCKET];
+        Self::start(&program, &[&place[..], &bucket].concat(), port).await
     }
 
     async fn start(program: &Path, arguments: &[&str], port: u16) -> Self {
@@ -114,7 +123,7 @@ impl Drop for Server {
 pub fn installed(program: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let path = target.join("servers").join(program);
-    assert!(path.exists(), "{} is missing: `.ci/test --servers` installs it", path.display());
+    assert!(path.exists(), "{} is missing: `.ci/servers` installs it", path.display());
     path
 }
 
