@@ -46,7 +46,8 @@ pub struct Global {
     /// How to show progress on standard error; `auto` draws on a terminal and is silent elsewhere
     #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto, value_name = "HOW")]
     pub progress: ProgressMode,
-    /// Where to keep copies of what a remote repository is asked for often; local repositories need none
+    /// Where to keep copies of what a remote repository is asked for often; local repositories need none [default:
+    /// $XDG_CACHE_HOME/backup or ~/.cache/backup]
     #[arg(long, global = true, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
     /// Keep no such copies

@@ -11,6 +11,7 @@ use backup_core::{
 use backup_crypto::{Keyring, Recipient};
 
 use crate::args::Global;
+use crate::cache::{self, CacheDirectory};
 use crate::console::Console;
 use crate::exit::{Failure, Outcome};
 use crate::keys;
@@ -161,6 +162,11 @@ impl Context {
             .map_err(Failure::input)
     }
 
+    /// Tries whether a store can hold a repository: whether it creates objects once, also for many callers at once.
+    pub async fn probe(&self, sink: &Arc<dyn Sink>) -> Outcome<()> {
+        Ok(self.job.until_cancelled(backup_sinks::probe(sink)).await?)
+    }
+
     /// What unlocks the repository at a location.
     pub async fn recipients(&self, location: &Location) -> Outcome<Vec<Recipient>> {
         let named = location.configured.as_ref().map(|repository| repository.keys.as_slice());
@@ -209,19 +215,37 @@ impl Context {
         Ok(Keyring::unlock(sink, &recipients, &self.job()).await?)
     }
 
-    /// Opens the repository at a location.
+    /// Opens the repository at a location. What is read often of a remote one is kept in the cache directory.
     pub async fn open(&self, location: &Location) -> Outcome<Repository> {
+        self.open_with(location, cache::directory(&self.global, &location.place)).await
+    }
+
+    /// Opens it without reading any copies: for what must see the store itself.
+    pub async fn open_directly(&self, location: &Location) -> Outcome<Repository> {
+        self.open_with(location, None).await
+    }
+
+    async fn open_with(&self, location: &Location, cache: Option<CacheDirectory>) -> Outcome<Repository> {
         let sink = self.sink(location, Access::Open).await.map_err(|failure| match failure.kind {
             "not_found" => no_repository(&location.shown),
             _ => failure,
         })?;
         let protection = self.unlock(location, &sink).await?;
+        let sink = match cache {
+            Some(cache) => cache.over(sink, protection.repository()).await?,
+            None => sink,
+        };
         Ok(Repository::open(sink, protection, self.transform_set()?, &self.job()).await?)
     }
 
     /// Opens the repository of `--repo`.
     pub async fn repository(&self) -> Outcome<Repository> {
         self.open(&self.location()?).await
+    }
+
+    /// Opens the repository of `--repo` without reading any copies.
+    pub async fn repository_directly(&self) -> Outcome<Repository> {
+        self.open_directly(&self.location()?).await
     }
 
     /// What can be undone: the built-in transforms, and those of the configuration.

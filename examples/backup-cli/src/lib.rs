@@ -15,6 +15,7 @@
 //! caller's, which is how to embed or test it.
 
 pub mod args;
+pub mod cache;
 pub mod commands;
 pub mod console;
 pub mod context;

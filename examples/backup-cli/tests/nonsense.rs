@@ -162,7 +162,10 @@ fn places_that_hold_no_repository_are_refused() {
         ("key", 2, "key"),
         ("", 2, "BACKUP_REPO"),
         ("ftp://host/path", 2, "`file`"),
-        ("s3://bucket/prefix", 2, "`s3://`"),
+        ("s3://", 2, "s3://bucket/prefix"),
+        ("s3://key:secret@bucket/prefix", 2, "credentials and options do not belong there"),
+        ("gs://bucket/../prefix", 2, "components"),
+        ("az:///prefix", 2, "az://bucket"),
         ("file://relative", 2, "three slashes"),
         ("file:///%zz", 2, "three slashes"),
     ] {

@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use backup_core::config::{Access, Config, Place};
 use backup_core::protection::ProtectionHeader;
-use backup_core::{
-    ErrorKind, FrameContext, GetRange, JobContext, ObjectKey, ObjectType, Protection, PutOutcome, Sink,
-    SinkExt,
-};
+use backup_core::{FrameContext, JobContext, ObjectType, Protection};
 use serde::Serialize;
 use serde_json::json;
 
@@ -160,8 +157,10 @@ async fn check_repository(context: &Context, location: &Location, checks: &mut C
             return;
         }
     };
-    let probed = probe(&*sink, &context.job()).await;
-    checks.result(format!("place of {shown}"), probed);
+    let probed = context.probe(&sink).await;
+    let what =
+        "reachable; creates an object once, also for sixteen callers at the same time; reads and lists";
+    checks.result(format!("place of {shown}"), probed.map(|()| what.into()));
     let base = location.configured.as_ref().and(context.config.as_ref()).and_then(|config| config.base());
     if let Some(path) = local_path(&location.place, base) {
         free_space(shown, &path, checks);
@@ -171,47 +170,14 @@ async fn check_repository(context: &Context, location: &Location, checks: &mut C
         Ok(protection) => {
             let tried = trial(&*protection, &context.job());
             checks.result(format!("protection of {shown}"), tried);
-            let opened = context.open(location).await.map(|repository| format!("opens: {}", repository.id()));
+            let opened =
+                context.open_directly(location).await.map(|repository| format!("opens: {}", repository.id()));
             checks.result(format!("repository {shown}"), opened);
         }
         Err(failure) if failure.kind == "not_found" => {
             checks.push(format!("repository {shown}"), Status::Warning, failure.message);
         }
         Err(failure) => checks.push(format!("protection of {shown}"), Status::Failed, failure.message),
-    }
-}
-
-/// Creates an object, creates it again, reads it and deletes it.
-async fn probe(sink: &dyn Sink, job: &JobContext) -> Outcome<String> {
-    let mut random = [0; 16];
-    job.random().fill(&mut random)?;
-    let key = ObjectKey::new(format!("control/probe-{}", hex::encode(random)))?;
-    let bytes = bytes::Bytes::copy_from_slice(b"a probe; it can be deleted");
-    let proof = async {
-        let first = sink.put(&key, bytes.clone()).await?;
-        let second = sink.put(&key, bytes::Bytes::from_static(b"another")).await?;
-        let there = sink.get(&key, GetRange::Full).await?.bytes;
-        let listed = sink.list_all("control/probe-").await?.iter().any(|meta| meta.key == key);
-        Ok((first, second, there, listed))
-    };
-    let proof = job.until_cancelled(proof).await;
-    let deleted = job.until_cancelled(sink.delete(&key)).await;
-    let (first, second, there, listed) = proof?;
-    deleted?;
-    let wrong = |what: &str| {
-        Err(backup_core::Error::new(
-            ErrorKind::Unsupported,
-            format!("the store {what}; it cannot hold a repository"),
-        )
-        .into())
-    };
-    match (first, second) {
-        _ if there != bytes => wrong("overwrites objects although asked to create them only"),
-        (PutOutcome::Created, PutOutcome::AlreadyExists) if listed => {
-            Ok("reachable; writes, creates once, reads, lists and deletes".into())
-        }
-        (PutOutcome::Created, PutOutcome::AlreadyExists) => wrong("does not list what was just written"),
-        _ => wrong("does not say whether it created an object"),
     }
 }
 

@@ -93,6 +93,10 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
             return Err(Error::new(ErrorKind::AlreadyExists, message).into());
         }
     }
+    context.probe(&sink).await.map_err(|failure| {
+        let message = format!("no repository was made at {}: {}", location.shown, failure.message);
+        Failure { message, ..failure }
+    })?;
     let protection: Arc<dyn Protection> = if recipients.is_empty() {
         Arc::new(Unprotected::new(RepositoryId::random(&**job.random())?))
     } else {

@@ -14,7 +14,7 @@ pub struct Args {
 
 /// Repairs it.
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
-    let report = context.repository().await?.repair_index(args.dry_run, &context.job()).await?;
+    let report = context.repository_directly().await?.repair_index(args.dry_run, &context.job()).await?;
     context.progress.clear();
     context.output.document(&report, |out| {
         for lost in &report.lost {

@@ -55,7 +55,8 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         let sink = context.sink(&location, Access::Open).await?;
         verify_keyless(&*sink, &options, &context.job()).await?
     } else {
-        context.repository().await?.verify(&options, &context.job()).await?
+        // From the store: copies of what it had once would prove nothing.
+        context.repository_directly().await?.verify(&options, &context.job()).await?
     };
     context.progress.clear();
     context.output.document(&report, |out| write(&report, out))?;
