@@ -16,24 +16,24 @@ const BYTES: usize = 512;
 ///
 /// A store that replaces objects although asked to create them only, or tells more than one caller that it was the one,
 /// is refused with [`ErrorKind::Unsupported`], and the message says what it did: backups in it could be overwritten by
-/// mistake or on purpose. Everything else that fails is returned as it is. The objects are below `control/probe-` and a
-/// random name; what cannot be deleted stays there and harms nobody. Dropping the future may leave some, too.
+/// mistake or on purpose. Everything else that fails is returned as it is. The keys start with `control/probe-` and
+/// something random; what cannot be deleted stays there and harms nobody. Dropping the future may leave some, too.
 ///
 /// It can find a lie, not prove honesty: a race is won by chance. About forty requests.
 pub async fn probe(sink: &Arc<dyn Sink>) -> Result<()> {
     let mut random = [0; 16];
     SystemRandom.fill(&mut random)?;
     let below = format!("control/probe-{}", hex::encode(random));
-    let (twice, race) = (ObjectKey::new(format!("{below}/twice"))?, ObjectKey::new(format!("{below}/race"))?);
+    let (twice, race) = (ObjectKey::new(format!("{below}-twice"))?, ObjectKey::new(format!("{below}-race"))?);
     let found = async {
         create_twice(&**sink, &twice).await?;
         create_at_once(sink, &race).await?;
-        list(&**sink, &format!("{below}/"), &[&race, &twice]).await
+        list(&**sink, &below, &[&race, &twice]).await
     };
     let found = found.await;
     // What was found counts more than what could not be cleared away.
     let cleared = match (sink.delete(&twice).await, sink.delete(&race).await) {
-        (Ok(()), Ok(())) => deleted(&**sink, &format!("{below}/"), &twice).await,
+        (Ok(()), Ok(())) => deleted(&**sink, &below, &twice).await,
         // Credentials that may add but not delete are a good choice.
         (Err(e), _) | (_, Err(e)) if e.kind() == ErrorKind::Denied => Ok(()),
         (Err(e), _) | (_, Err(e)) => Err(e),

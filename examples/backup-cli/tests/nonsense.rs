@@ -265,7 +265,7 @@ fn configurations_with_faults_are_wrong_usage_and_say_where() {
         (good.replace("kind='files'", "kind='tables'"), 1, "known are"),
         (good.replace("paths=['tree']", "path=['tree']"), 1, "unknown field `path`"),
         (good.replace("paths=['tree']", "paths=['none']"), 1, "none"),
-        (good.replace("url='repository'", "kind='cloud'"), 1, "known are `local`"),
+        (good.replace("url='repository'", "kind='cloud'"), 1, "known are `azure`, `gcs`, `local`, `s3`"),
         (good.replace("url='repository'", "kind='local'"), 1, "`path`"),
     ] {
         std::fs::write(scratch.path("faulty.toml"), &text).unwrap();
