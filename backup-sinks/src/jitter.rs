@@ -6,6 +6,7 @@ use backup_core::{Random, SystemRandom};
 
 /// A random part of `first` doubled `times` times: full jitter, so that those who failed together do not come back
 /// together.
+#[cfg(feature = "object-store")]
 pub(crate) fn jitter(first: Duration, times: u32) -> Duration {
     let whole = first.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX));
     random_part(whole)

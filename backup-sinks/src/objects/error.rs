@@ -29,7 +29,6 @@ fn by_variant(error: &object_store::Error) -> (ErrorKind, String) {
             (ErrorKind::Unsupported, format!("the store does not support it ({})", brief(&deepest(error))))
         }
         E::InvalidPath { .. } => (ErrorKind::InvalidInput, "the key is not accepted".into()),
-        E::JoinError { .. } => (ErrorKind::Internal, "a task of the store failed".into()),
         E::UnknownConfigurationKey { .. } => (ErrorKind::InvalidInput, brief(&error.to_string())),
         _ => (kind_of(error), brief(&deepest(error))),
     }
