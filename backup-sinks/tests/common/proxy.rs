@@ -1,9 +1,10 @@
 //! A proxy before a server, which does to one request what networks and servers do.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::http::{Request, answer, find, read_request, send};
 
 /// What happens to a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// It has its effect; the answer is lost.
     LostAnswer,
@@ -31,22 +32,28 @@ pub enum Fault {
     SlowBody,
 }
 
-/// Every kind of fault.
-pub const FAULTS: [Fault; 13] = [
+/// Those that a good client survives, of every kind there is.
+pub const PASSING: [Fault; 12] = [
     Fault::LostAnswer,
-    Fault::AnsweredAfterEffect(500),
-    Fault::AnsweredAfterEffect(503),
     Fault::Answered(409),
-    Fault::Answered(412),
-    Fault::Answered(429),
-    Fault::Answered(500),
-    Fault::Answered(503),
     Fault::Cut,
+    Fault::Answered(503),
     Fault::CutBody,
-    Fault::StalledBody,
+    Fault::Answered(412),
     Fault::SlowBody,
-    Fault::Answered(507),
+    Fault::Answered(500),
+    Fault::AnsweredAfterEffect(500),
+    Fault::Answered(429),
+    Fault::StalledBody,
+    Fault::AnsweredAfterEffect(503),
 ];
+
+impl Fault {
+    /// Whether servers do that to a request of this method: conditions and conflicts are about writing.
+    fn befalls(self, method: &str) -> bool {
+        !matches!(self, Self::Answered(409 | 412)) || method == "PUT"
+    }
+}
 
 /// What a proxy does.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +64,10 @@ pub enum Plan {
     Once(usize, Fault),
     /// This to all requests from this number on.
     FromThenOn(usize, Fault),
+    /// To every so manieth request one of [`PASSING`], in turn, as far as it can happen to such a request.
+    InTurn(usize),
+    /// This to every put, and nothing to other requests.
+    EveryPut(Fault),
     /// Takes the condition out of every put, so that the store behind it replaces objects: what a store looks like that
     /// accepts `If-None-Match` and ignores it.
     StripConditions,
@@ -68,16 +79,48 @@ pub enum Plan {
 #[derive(Debug)]
 pub struct Proxy {
     pub address: SocketAddr,
-    requests: Arc<AtomicUsize>,
+    seen: Arc<Seen>,
     task: JoinHandle<()>,
+}
+
+/// What went through a proxy.
+#[derive(Debug, Default)]
+struct Seen {
+    requests: AtomicUsize,
+    /// Faults of [`Plan::InTurn`] whose turn is still to come.
+    waiting: Mutex<VecDeque<Fault>>,
+    struck: Mutex<BTreeMap<Fault, usize>>,
+}
+
+impl Seen {
+    fn fault(&self, plan: Plan, request: &Request, number: usize) -> Option<Fault> {
+        let fault = match plan {
+            Plan::Once(at, fault) if at == number => Some(fault),
+            Plan::FromThenOn(at, fault) if at <= number => Some(fault),
+            Plan::EveryPut(fault) if request.method == "PUT" => Some(fault),
+            Plan::InTurn(every) if number.is_multiple_of(every) => {
+                let mut waiting = self.waiting.lock().unwrap();
+                if waiting.len() < PASSING.len() {
+                    waiting.extend(PASSING);
+                }
+                let next = waiting.iter().position(|fault| fault.befalls(&request.method));
+                next.and_then(|next| waiting.remove(next))
+            }
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            *self.struck.lock().unwrap().entry(fault).or_default() += 1;
+        }
+        fault
+    }
 }
 
 impl Proxy {
     pub async fn start(upstream: SocketAddr, plan: Plan) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let requests = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&requests);
+        let seen = Arc::new(Seen::default());
+        let counter = Arc::clone(&seen);
         let task = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
@@ -86,12 +129,17 @@ impl Proxy {
                 tokio::spawn(async move { serve(client, upstream, plan, &counter).await.ok() });
             }
         });
-        Self { address, requests, task }
+        Self { address, seen, task }
     }
 
     /// Requests so far.
     pub fn requests(&self) -> usize {
-        self.requests.load(Ordering::SeqCst)
+        self.seen.requests.load(Ordering::SeqCst)
+    }
+
+    /// How often each fault has happened.
+    pub fn struck(&self) -> BTreeMap<Fault, usize> {
+        self.seen.struck.lock().unwrap().clone()
     }
 }
 
@@ -101,19 +149,10 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(
-    mut client: TcpStream,
-    upstream: SocketAddr,
-    plan: Plan,
-    counter: &AtomicUsize,
-) -> io::Result<()> {
+async fn serve(mut client: TcpStream, upstream: SocketAddr, plan: Plan, seen: &Seen) -> io::Result<()> {
     let Some(mut request) = read_request(&mut client).await? else { return Ok(()) };
-    let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
-    let fault = match plan {
-        Plan::Once(at, fault) if at == number => Some(fault),
-        Plan::FromThenOn(at, fault) if at <= number => Some(fault),
-        _ => None,
-    };
+    let number = seen.requests.fetch_add(1, Ordering::SeqCst) + 1;
+    let fault = seen.fault(plan, &request, number);
     if matches!(plan, Plan::StripConditions)
         || matches!(plan, Plan::StripConditionsAfter(first) if number > first)
     {
