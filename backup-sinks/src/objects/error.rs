@@ -76,6 +76,12 @@ fn over_http(error: &object_store::Error) -> Option<(ErrorKind, String)> {
         at = error.source();
     }
     let (kind, cause) = connection?;
+    // What the HTTP client says of an address that it must not use. It will not become another one.
+    if cause == "URL scheme is not allowed" {
+        let message = "its address is not https://, which must be allowed: `allow_http` in the settings, or \
+                       AWS_ALLOW_HTTP, GOOGLE_ALLOW_HTTP, AZURE_ALLOW_HTTP";
+        return Some((ErrorKind::InvalidInput, message.into()));
+    }
     if asked_the_machine {
         return Some(no_credentials());
     }
