@@ -95,7 +95,12 @@ async fn list(sink: &dyn Sink, below: &str, expected: &[&ObjectKey]) -> Result<(
 }
 
 async fn deleted(sink: &dyn Sink, below: &str, key: &ObjectKey) -> Result<()> {
-    let gone = matches!(sink.get(key, GetRange::Full).await, Err(e) if e.kind() == ErrorKind::NotFound);
+    let gone = match sink.get(key, GetRange::Full).await {
+        Ok(_) => false,
+        Err(e) if e.kind() == ErrorKind::NotFound => true,
+        // Nothing is known of the object.
+        Err(e) => return Err(e),
+    };
     if gone && sink.list(below, None, 10).await?.is_empty() {
         return Ok(());
     }

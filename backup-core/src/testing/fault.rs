@@ -147,6 +147,16 @@ impl Fault {
         self
     }
 
+    /// Which calls it strikes; all if that is not said.
+    pub fn operation(&self) -> Option<Operation> {
+        self.operation
+    }
+
+    /// What happens to them.
+    pub fn manner(&self) -> Manner {
+        self.manner
+    }
+
     pub(super) fn counts(&self, operation: Operation, key: &str) -> bool {
         self.operation.is_none_or(|wanted| wanted == operation) && key.starts_with(&self.prefix)
     }

@@ -97,7 +97,7 @@ impl Judge<'_> {
         }
     }
 
-    async fn restore(&self, sink: &MemorySink, id: &str) -> (Ran, Restored) {
+    pub(crate) async fn restore(&self, sink: &MemorySink, id: &str) -> (Ran, Restored) {
         let to = self.world.scratch();
         let arguments = ["restore", id, "--to", &to.path().display().to_string()].map(str::to_owned);
         let ran = self.world.run(Arc::new(sink.clone()), &arguments).await;
@@ -110,19 +110,26 @@ impl Judge<'_> {
         if tree.is_dir() { tree_of(&tree) } else { tree_of(to) }
     }
 
+    /// Whether it is what one of these must restore to.
+    pub(crate) fn is_one_of(&self, restored: &Restored, all: &[Restored]) -> bool {
+        all.iter().any(|expected| comparable(restored, expected) == *expected)
+    }
+
     pub(crate) fn assert_same(&self, id: &str, restored: &Restored, expected: &Restored) {
-        // What says nothing of modes and times is compared by content, and without its directories.
-        let plain = expected.values().all(|(kind, _)| kind.is_empty());
-        let restored: Restored = if plain {
-            let files = restored.iter().filter(|(_, (kind, _))| kind.starts_with("file"));
-            files.map(|(name, (_, content))| (name.clone(), (String::new(), content.clone()))).collect()
-        } else {
-            restored.clone()
-        };
+        let restored = comparable(restored, expected);
         for name in restored.keys().chain(expected.keys()) {
             let same = restored.get(name) == expected.get(name);
             let kinds = (restored.get(name).map(|(kind, _)| kind), expected.get(name).map(|(kind, _)| kind));
             assert!(same, "{}: {id}: {name} is not what it was: {kinds:?}", self.what);
         }
     }
+}
+
+/// What says nothing of modes and times is compared by content, and without its directories.
+fn comparable(restored: &Restored, expected: &Restored) -> Restored {
+    if expected.values().any(|(kind, _)| !kind.is_empty()) {
+        return restored.clone();
+    }
+    let files = restored.iter().filter(|(_, (kind, _))| kind.starts_with("file"));
+    files.map(|(name, (_, content))| (name.clone(), (String::new(), content.clone()))).collect()
 }

@@ -63,6 +63,7 @@ impl Verb {
     }
 }
 
+#[derive(Default)]
 /// A repository with a history, and what its snapshots must restore to.
 pub(crate) struct Base {
     pub objects: Objects,
@@ -77,6 +78,13 @@ pub(crate) struct Base {
 }
 
 impl Base {
+    /// An empty repository.
+    pub(crate) async fn fresh(world: &World) -> Self {
+        let sink = MemorySink::new();
+        world.ok(&sink, &["init", "--chunk", CHUNKS]).await;
+        Self { objects: objects(&sink).await, ..Self::default() }
+    }
+
     /// Two versions of a tree, a set of two sources, and two recipients. The tree goes on to a third version.
     pub(crate) async fn make(world: &World) -> Self {
         let sink = MemorySink::new();

@@ -18,6 +18,7 @@ use backup_sinks::MemorySink;
 use bytes::Bytes;
 
 use crate::common::pseudo_random;
+use crate::stores::{Make, Store};
 
 /// Longer than any command takes, also on a machine that is busy with other things.
 const TIME_MAX: Duration = Duration::from_secs(30);
@@ -65,6 +66,7 @@ pub(crate) type Restored = BTreeMap<String, (String, Vec<u8>)>;
 /// A directory with all that commands are given.
 pub(crate) struct World {
     directory: tempfile::TempDir,
+    make: Make,
 }
 
 /// What a command did.
@@ -84,16 +86,39 @@ pub(crate) enum Stop {
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
+    /// Whose stores are made in this way.
+    pub(crate) fn new(make: Make) -> Self {
         // Restores sync their file system, which costs nothing in memory.
         let memory = Path::new("/dev/shm");
         let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let world = Self { directory: directory.unwrap() };
+        let world = Self { directory: directory.unwrap(), make };
         std::fs::write(world.path("key"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
         std::fs::write(world.path("other"), "HxECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
         std::fs::write(world.path("backup.toml"), CONFIGURATION).unwrap();
         world.grow_tree(1);
         world
+    }
+
+    /// A store that holds these objects.
+    pub(crate) async fn store_of(&self, objects: &Objects) -> Store {
+        let store = (self.make)(self.directory.path());
+        for (key, bytes) in objects {
+            store.sink.put(key, bytes.clone()).await.unwrap();
+        }
+        store
+    }
+
+    /// Makes the tree what it is in its `version`, with nothing of another; what it is then.
+    pub(crate) fn turn_tree(&self, version: u64) -> Restored {
+        for entry in std::fs::read_dir(self.path("tree/deep")).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            if name.starts_with("new-") && name != format!("new-{version}") {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        self.grow_tree(version);
+        tree_of(&self.path("tree"))
     }
 
     /// Makes the tree what it is in its `version`.
@@ -170,7 +195,9 @@ impl World {
             draws: false,
         };
         let mut all: Vec<OsString> =
-            ["backup", "--jobs", "1", "--progress", "none", "--config"].map(OsString::from).into();
+            ["backup", "--jobs", "1", "--progress", "none", "--no-cache", "--config"]
+                .map(OsString::from)
+                .into();
         all.push(self.path("backup.toml").into());
         all.extend(arguments.iter().map(OsString::from));
         let token = CancellationToken::new();
@@ -211,8 +238,8 @@ pub(crate) async fn objects(sink: &dyn Sink) -> Objects {
     all
 }
 
-/// A store that holds these objects.
-pub(crate) async fn store_of(objects: &Objects) -> MemorySink {
+/// A store in memory that holds these objects.
+pub(crate) async fn copy_of(objects: &Objects) -> MemorySink {
     let sink = MemorySink::new();
     for (key, bytes) in objects {
         sink.put(key, bytes.clone()).await.unwrap();
