@@ -82,6 +82,28 @@ async fn trap_2_a_store_that_fails_at_any_call_fails_the_job_with_its_error_and_
 }
 
 #[tokio::test]
+async fn a_run_that_fails_before_it_stored_anything_leaves_nothing_behind() {
+    let (setup, sink) = in_memory(Protect::Encrypted, SMALL).await;
+    setup.store(&source(1)).await;
+    let before = objects(&sink).await;
+    for (nth, kind) in [(1, ErrorKind::NoSpace), (2, ErrorKind::NoSpace), (2, ErrorKind::Transient)] {
+        let failing = FailingSink::new(sink.clone(), []);
+        let opened = setup.reopen(Arc::new(failing.clone())).await.unwrap();
+        failing.set_faults([Fault::at(nth).of(Operation::Put).with_kind(kind).from_then_on()]);
+        assert_eq!(opened.backup(&source(2)).await.unwrap_err().kind(), kind);
+        assert_eq!(objects(&sink).await.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    }
+    // A commit whose answer was lost may have happened: then the session stays registered.
+    let failing = FailingSink::new(sink.clone(), []);
+    let opened = setup.reopen(Arc::new(failing.clone())).await.unwrap();
+    failing.set_faults([Fault::at(2).of(Operation::Put).after_effect()]);
+    opened.backup(&source(1)).await.unwrap_err();
+    let names = objects(&sink).await.into_keys().filter(|key| !before.contains_key(key));
+    assert_eq!(names.count(), 2, "the session and its snapshot");
+    setup.assert_clean().await;
+}
+
+#[tokio::test]
 async fn work_is_reused_however_often_a_run_is_interrupted() {
     for same_handle in [true, false] {
         let (setup, sink) = in_memory(Protect::Plain, ChunkerParameters::default()).await;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tracing::Instrument;
@@ -124,12 +124,36 @@ impl Repository {
         options: &BackupOptions,
         job: &JobContext,
     ) -> Result<BackupReport> {
+        let session = SnapshotId::random(&**job.random())?;
+        let (put, committing) = (Arc::new(PutCounters::default()), AtomicBool::new(false));
+        let done = self.backup_session(session, source, info, options, job, &put, &committing).await;
+        // Of a session that stored nothing else there is nothing to reuse, and as it never tried to commit nobody need
+        // wait for it. A run that fails each time, as on a full disk, must not take a little more room each time.
+        if done.is_err() && !options.dry_run && put.objects() <= 1 && !committing.load(Ordering::Relaxed) {
+            let key = super::keys::session(session)?;
+            if let Err(error) = self.store().sink.delete(&key).await {
+                tracing::debug!(%error, %key, "the session of a run that failed stays registered");
+            }
+        }
+        done
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the run, and what is left to say of it if it fails")]
+    async fn backup_session(
+        &self,
+        session: SnapshotId,
+        source: &dyn Source,
+        info: SourceInfo,
+        options: &BackupOptions,
+        job: &JobContext,
+        put: &Arc<PutCounters>,
+        committing: &AtomicBool,
+    ) -> Result<BackupReport> {
         let started = Instant::now();
         // Before the session is registered: collectors need not wait for one that waits for memory.
         let lease = job.resources().lease(job).await?;
         let time = job.now();
         job.emit(&Event::Phase { name: "open" });
-        let session = SnapshotId::random(&**job.random())?;
         let transforms = match &options.transforms {
             Some(chosen) => chosen.clone(),
             None => vec![Arc::new(Zstd::default()) as Arc<dyn Transform>],
@@ -139,7 +163,6 @@ impl Repository {
             self.store().transforms.get(transform.name())?;
         }
 
-        let put = PutCounters::default();
         // The session must be registered before anything is listed: see the protocol for many writers.
         if !options.dry_run {
             let document = SessionDocument {
@@ -149,7 +172,7 @@ impl Repository {
                 purpose: "backup".into(),
             };
             let key = super::keys::session(session)?;
-            self.store().put_document(&key, ObjectType::Session, &document, &put, job).await?;
+            self.store().put_document(&key, ObjectType::Session, &document, put, job).await?;
         }
         let view = self.view_for_writing(job).await?;
         let parent = self.choose_parent(&info, options, job).await?;
@@ -160,7 +183,7 @@ impl Repository {
         let chunker = self.chunker()?;
         let store = self.store().clone();
         let mut shared = Shared::new(store, known, chunker, transforms, job.clone(), lease, options);
-        shared.put = put;
+        shared.put = put.clone();
         let shared = Arc::new(shared);
         job.emit(&Event::Phase { name: "read" });
         let mut run = source.begin(job).await?;
@@ -202,6 +225,7 @@ impl Repository {
             };
             // The commit: until this create nothing of the run is visible.
             let key = super::keys::snapshot(session)?;
+            committing.store(true, Ordering::Relaxed);
             self.store().put_document(&key, ObjectType::Snapshot, &document, &shared.put, job).await?;
         }
         shared.emit_progress();

@@ -108,10 +108,12 @@ impl Walk {
         self.parents = ancestors;
         self.name.extend_from_slice(name.as_bytes());
         let (above, last) = split(&root.path);
-        let opened = open_path(above);
-        let (Ok(directory), Ok(last)) = (opened, CString::new(last)) else {
-            out.push(skipped(name.as_bytes(), "it vanished before it was read"));
-            return;
+        let directory = match open_path(above) {
+            Ok(directory) => directory,
+            Err(error) => return out.push(skipped(name.as_bytes(), &unseen(error))),
+        };
+        let Ok(last) = CString::new(last) else {
+            return out.push(skipped(name.as_bytes(), &unseen(Errno::NOENT)));
         };
         self.xattrs.enter(directory.as_fd());
         self.entered = None;
@@ -131,10 +133,15 @@ impl Walk {
         };
         let mut entry = plain(name.clone(), EntryKind::Directory);
         entry.posix = Some(metadata::posix(&stat));
-        if let Ok(directory) = open_path(path) {
+        let attributes = open_path(path).and_then(|directory| {
             self.xattrs.enter(directory.as_fd());
             self.entered = None;
-            entry.attributes = self.xattrs.read(c".").unwrap_or_default();
+            self.xattrs.read(c".")
+        });
+        match attributes {
+            Ok(attributes) => entry.attributes = attributes,
+            Err(Errno::NOENT) => {}
+            Err(error) => out.push(skipped(name.as_bytes(), &unreadable_attributes(error))),
         }
         out.push(entry.into());
     }
@@ -199,12 +206,7 @@ impl Walk {
         let stat = match stat {
             Ok(stat) => stat,
             Err(error) => {
-                let why = if error == Errno::NOENT {
-                    "it vanished before it was read".into()
-                } else {
-                    describe(error)
-                };
-                out.push(skipped(&self.name, &why));
+                out.push(skipped(&self.name, &unseen(error)));
                 return None;
             }
         };
@@ -275,10 +277,7 @@ impl Walk {
             Ok(attributes) => entry.attributes = attributes,
             Err(Errno::NOENT) => {}
             Err(error) => {
-                out.push(skipped(
-                    &self.name,
-                    &format!("extended attributes cannot be read: {}", describe(error)),
-                ));
+                out.push(skipped(&self.name, &unreadable_attributes(error)));
             }
         }
         out.push(entry.into());
@@ -393,6 +392,14 @@ fn plain(name: EntryName, kind: EntryKind) -> Entry {
 
 fn skipped(name: &[u8], why: &str) -> Item {
     Item::Skipped(Skipped::new(String::from_utf8_lossy(name), why))
+}
+
+fn unseen(error: Errno) -> String {
+    if error == Errno::NOENT { "it vanished before it was read".into() } else { describe(error) }
+}
+
+fn unreadable_attributes(error: Errno) -> String {
+    format!("extended attributes cannot be read: {}", describe(error))
 }
 
 fn device(stat: &Stat) -> (u32, u32) {

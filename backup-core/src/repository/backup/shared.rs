@@ -31,7 +31,7 @@ pub(crate) struct Shared {
     pub(crate) dry_run: bool,
     /// Every frame is decoded and compared before its pack is put.
     pub(crate) verify_encoding: bool,
-    pub(crate) put: PutCounters,
+    pub(crate) put: Arc<PutCounters>,
     pub(crate) counters: Counters,
     pub(crate) left_out: LeftOut,
     pub(crate) buffers: Buffers,
@@ -70,7 +70,7 @@ impl Shared {
             lease,
             dry_run: options.dry_run,
             verify_encoding: options.verify_encoding || cfg!(debug_assertions),
-            put: PutCounters::default(),
+            put: Arc::default(),
             counters: Counters::default(),
             left_out: LeftOut::default(),
             buffers: Buffers::default(),

@@ -50,6 +50,10 @@ impl Verification<'_> {
                     job,
                 )
                 .await;
+            // A run that failed before it stored anything takes its registration back.
+            if read.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                continue;
+            }
             let checked = read.and_then(|session| {
                 let prefix = format!("{}{}/", keys::SESSIONS, session.session);
                 if meta.key.as_str().starts_with(&prefix) {
