@@ -21,6 +21,8 @@ pub mod disk;
 mod get;
 mod list;
 mod put;
+#[cfg(test)]
+mod replay;
 mod temporary;
 mod tree;
 
