@@ -179,10 +179,21 @@ impl VerifyReport {
 /// What a repair of the index did.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RepairReport {
-    /// Packs whose content is indexed anew.
+    /// Packs whose content is indexed anew, or snapshots that are stored again.
     pub rebuilt: u64,
-    /// Objects that could not be read.
+    /// Objects that could not be read, and entries of snapshots.
     pub lost: Vec<DamagedObject>,
+    /// The snapshots that are stored again.
+    pub snapshots: Vec<RepairedSnapshot>,
+}
+
+/// A damaged snapshot that is stored again, without what is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairedSnapshot {
+    /// The damaged one.
+    pub original: SnapshotId,
+    /// The new one; none if nothing was to be stored.
+    pub repaired: Option<SnapshotId>,
 }
 
 /// Sizes and ratios.

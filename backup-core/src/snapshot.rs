@@ -76,7 +76,7 @@ impl TryFrom<String> for SnapshotId {
 pub struct SnapshotInfo {
     /// Its identity.
     pub id: SnapshotId,
-    /// When the run began, by the writer's clock.
+    /// When the run began, by the writer's clock; of a copy, the original's time.
     pub time: Timestamp,
     /// When the store first had it, by the store's clock, where known.
     pub stored: Option<Timestamp>,

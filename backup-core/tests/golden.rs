@@ -319,7 +319,7 @@ fn expected(name: &str) -> BTreeMap<String, Vec<Value>> {
             None => all.get_mut(&last).unwrap().push(line),
         }
     }
-    assert!(all.len() >= 2 && all.values().all(|entries| entries.len() > 0), "{name}");
+    assert!(all.len() >= 2 && all.values().all(|entries| !entries.is_empty()), "{name}");
     all
 }
 

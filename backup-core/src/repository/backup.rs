@@ -19,7 +19,7 @@ use crate::observer::Event;
 use crate::report::{BackupReport, Outcome};
 use crate::source::{Source, SourceInfo};
 use crate::transform::{ObjectType, Transform, Zstd};
-use crate::{Error, Finished, JobContext, Result, SnapshotId, SnapshotInfo};
+use crate::{Error, Finished, JobContext, Result, SnapshotId, SnapshotInfo, Timestamp};
 
 mod assemble;
 mod feed;
@@ -68,6 +68,8 @@ pub struct BackupOptions {
     pub description: Option<String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// When the data was as it is stored, if that is not the moment at which the run begins: of a copy, the original's time.
+    pub time: Option<Timestamp>,
     /// Which snapshot unchanged entries are taken from.
     pub parent: ParentChoice,
     /// The transforms of new packs, in order of encoding, before the seal; none: Zstandard at level 3.
@@ -82,7 +84,7 @@ pub struct BackupOptions {
 
 impl BackupOptions {
     /// The options under which a stored snapshot is copied into another repository, so that the copy says what the
-    /// original says of its host, label, tenant, description and tags.
+    /// original says of its time, host, label, tenant, description and tags.
     pub fn copy_of(original: &SnapshotInfo) -> Self {
         Self {
             host: original.host.clone(),
@@ -90,6 +92,7 @@ impl BackupOptions {
             tenant: original.tenant.clone(),
             description: original.description.clone(),
             tags: original.tags.clone(),
+            time: Some(original.time),
             ..Self::default()
         }
     }
@@ -201,7 +204,7 @@ impl Repository {
             let document = SnapshotDocument {
                 info: SnapshotInfo {
                     id: session,
-                    time,
+                    time: options.time.unwrap_or(time),
                     stored: None,
                     source: info.kind,
                     identity: info.identity,

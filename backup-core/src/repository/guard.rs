@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures_util::FutureExt;
 
-use crate::{Error, JobContext, Result};
+use crate::{Error, ErrorKind, JobContext, Result};
 
 /// Runs a call until it ends or the job is cancelled, and turns its panic into an error.
 pub(crate) async fn run<T>(job: &JobContext, call: impl Future<Output = Result<T>>) -> Result<T> {
@@ -41,6 +41,16 @@ pub(crate) async fn blocking<T: Send + 'static>(
 /// Calls a reader of content and turns its panic into a failure of that content alone.
 pub(crate) fn read<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(reader_panicked(&*panic)))
+}
+
+/// A failure of a reader that fails its content alone; one of a store that does not answer for now fails the job, which
+/// may go well another time.
+pub(crate) fn of_content_alone(failure: io::Error) -> Result<io::Error> {
+    match failure.downcast::<Error>() {
+        Ok(error) if matches!(error.kind(), ErrorKind::Transient | ErrorKind::Cancelled) => Err(error),
+        Ok(error) => Ok(error.into()),
+        Err(failure) => Ok(failure),
+    }
 }
 
 /// The failure of a reader that panicked.

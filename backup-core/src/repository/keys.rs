@@ -17,6 +17,8 @@ pub(crate) const INDEX: &str = "index/";
 pub(crate) const SNAPSHOTS: &str = "snapshots/";
 /// Sets of snapshots.
 pub(crate) const SETS: &str = "sets/";
+/// Log segments.
+pub(crate) const LOGS: &str = "logs/";
 /// All that is not under object lock: sessions, collections and what belongs to them.
 pub(crate) const CONTROL: &str = "control/";
 /// Steps of collections, which this version does not know.

@@ -251,7 +251,7 @@ impl<'a> Batch<'a> {
 }
 
 /// Pages of the snapshot that cannot be read hide entries whose names nobody knows.
-fn unreadable_page(error: &Error) -> Skipped {
+pub(super) fn unreadable_page(error: &Error) -> Skipped {
     Skipped::new(
         "",
         format!("a page of the snapshot's entries cannot be read, and what it lists is lost: {error}"),

@@ -5,23 +5,33 @@ use async_trait::async_trait;
 use super::entries::EntryStream;
 use super::file::StoredFile;
 use super::reader::Reader;
+use super::restore::unreadable_page;
 use super::snapshot::Snapshot;
 use crate::format::entries::StoredEntry;
 use crate::source::{Content, Finished, Item, Source, SourceInfo, SourceRun};
-use crate::{Entry, Error, JobContext, Result};
+use crate::{Entry, Error, JobContext, Result, Skipped};
 
 /// Entries given out and not opened yet that the run remembers; the engine asks for content in batches of this order.
 const REMEMBERED_MAX: usize = 4096;
+/// Pages passed over that a run names; a tree that has lost more of them is given up.
+const PASSED_OVER_MAX: usize = 100_000;
 
 /// Yields the entries of a snapshot, with their content.
 #[derive(Debug, Clone)]
 pub struct SnapshotSource {
     snapshot: Snapshot,
+    passes_over_pages: bool,
 }
 
 impl SnapshotSource {
     pub(crate) fn new(snapshot: Snapshot) -> Self {
-        Self { snapshot }
+        Self { snapshot, passes_over_pages: false }
+    }
+
+    /// Passes over pages of entries that cannot be read, and names them as skipped, where otherwise the run fails.
+    pub(super) fn passing_over_pages(mut self) -> Self {
+        self.passes_over_pages = true;
+        self
     }
 }
 
@@ -41,6 +51,8 @@ impl Source for SnapshotSource {
             job: job.clone(),
             entries,
             given: Vec::new(),
+            passes_over_pages: self.passes_over_pages,
+            passed_over: Vec::new(),
         };
         Ok(Box::new(run))
     }
@@ -53,6 +65,27 @@ struct SnapshotRun {
     job: JobContext,
     entries: EntryStream,
     given: Vec<StoredEntry>,
+    passes_over_pages: bool,
+    /// At most [`PASSED_OVER_MAX`].
+    passed_over: Vec<Skipped>,
+}
+
+impl SnapshotRun {
+    /// The next entry behind pages that may be passed over.
+    async fn next_of(&mut self, entries: Option<&mut EntryStream>) -> Result<Option<StoredEntry>> {
+        let entries = entries.unwrap_or(&mut self.entries);
+        loop {
+            match entries.next().await {
+                Err(error) if self.passes_over_pages && error.is_corruption() => {
+                    if self.passed_over.len() >= PASSED_OVER_MAX {
+                        return Err(error);
+                    }
+                    self.passed_over.push(unreadable_page(&error));
+                }
+                other => return other,
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -60,7 +93,7 @@ impl SourceRun for SnapshotRun {
     async fn next(&mut self, max: usize) -> Result<Vec<Item>> {
         self.given.clear();
         while self.given.len() < max.min(REMEMBERED_MAX) {
-            match self.entries.next().await? {
+            match self.next_of(None).await? {
                 Some(stored) => self.given.push(stored),
                 None => break,
             }
@@ -71,8 +104,10 @@ impl SourceRun for SnapshotRun {
     async fn open(&self, entry: &Entry) -> Result<Content> {
         let at = self.given.binary_search_by(|stored| stored.entry.name.cmp(&entry.name));
         let stored = at.ok().and_then(|at| self.given.get(at));
-        let stored = stored.ok_or_else(|| {
-            Error::internal("content was asked of an entry not given out").with_entry(&entry.name)
+        // A hard link is asked for content, at the end, where that of its file could not be read.
+        let stored = stored.filter(|stored| stored.entry.kind.has_content()).ok_or_else(|| {
+            Error::corruption("its content is that of another entry, which cannot be read")
+                .with_entry(&entry.name)
         })?;
         Ok(Content::from_async(StoredFile::new(
             self.reader.clone(),
@@ -85,11 +120,13 @@ impl SourceRun for SnapshotRun {
         let mut trailing = Vec::new();
         let mut entries =
             EntryStream::new(self.reader.clone(), self.snapshot.trailing_root(), None, self.job.clone());
-        while let Some(stored) = entries.next().await? {
+        while let Some(stored) = self.next_of(Some(&mut entries)).await? {
             let file = StoredFile::new(self.reader.clone(), stored.content, self.job.clone());
             trailing.push((stored.entry, Content::from_async(file)));
         }
         let position = self.snapshot.info().position.clone().into_iter().collect();
-        Ok(Finished { trailing, position, skipped: self.snapshot.info().skipped.clone() })
+        let mut skipped = self.snapshot.info().skipped.clone();
+        skipped.append(&mut self.passed_over);
+        Ok(Finished { trailing, position, skipped })
     }
 }

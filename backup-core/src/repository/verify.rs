@@ -12,6 +12,7 @@ use crate::{Error, ErrorKind, JobContext, ObjectKey, Result};
 mod documents;
 mod entries;
 mod keyless;
+mod logs;
 mod packs;
 mod sample;
 
@@ -70,6 +71,7 @@ impl Repository {
                 bad_packs: HashMap::new(),
             };
             verification.check_documents().await?;
+            verification.check_logs().await?;
             // Listed before the index: what is committed later may need packs that were not there yet.
             let snapshots: Vec<_> = self.list_snapshot_ids(job).await?.into_keys().collect();
             let reader = verification.check_packs().await?;

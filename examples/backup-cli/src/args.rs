@@ -138,7 +138,9 @@ pub enum Create {
 #[derive(Debug, Subcommand)]
 pub enum Repair {
     /// Rebuild the index from the packs
-    Index(commands::repair_index::Args),
+    Index(commands::repair::Args),
+    /// Store damaged snapshots again without the entries that cannot be read, and name those; originals stay
+    Snapshots(commands::repair::Args),
 }
 
 fn rate(text: &str) -> Result<ByteSize, String> {

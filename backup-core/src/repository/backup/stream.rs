@@ -39,7 +39,7 @@ pub(crate) struct StreamJob {
 pub(crate) struct StreamEnd {
     pub(crate) content: StoredContent,
     /// The reader failed: the content is not whole and must not pass for it.
-    pub(crate) failure: Option<String>,
+    pub(crate) failure: Option<io::Error>,
     /// What the reader had to say at the end.
     pub(crate) notice: Option<String>,
 }
@@ -60,7 +60,7 @@ struct Cursor {
     carry: Vec<u8>,
     next: u64,
     ended: bool,
-    failure: Option<String>,
+    failure: Option<io::Error>,
     notice: Option<String>,
 }
 
@@ -160,14 +160,14 @@ impl Cursor {
                     self.ended = true;
                     match guard::read(|| Ok(reader.finish())) {
                         Ok(notice) => self.notice = notice,
-                        Err(error) => self.failure = Some(error.to_string()),
+                        Err(error) => self.failure = Some(error),
                     }
                 }
                 Ok(count) => filled = filled.saturating_add(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.ended = true;
-                    self.failure = Some(error.to_string());
+                    self.failure = Some(error);
                 }
             }
         }

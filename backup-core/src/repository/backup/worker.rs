@@ -116,7 +116,8 @@ impl Worker {
 
     fn finish_stream(&mut self, stream: &StreamJob, end: StreamEnd) -> Result<()> {
         let mut entries = Vec::new();
-        if let Some(reason) = end.failure {
+        if let Some(failure) = end.failure {
+            let reason = guard::of_content_alone(failure)?;
             // Content that is not whole is not stored as if it were, and does not count.
             self.shared.counters.bytes_logical.fetch_sub(end.content.len(), Ordering::Relaxed);
             self.shared.skip_unread(stream.entry.clone(), reason);
@@ -143,7 +144,7 @@ impl Worker {
                         }
                         entries.push(stored(entry, content));
                     }
-                    Err(error) => self.shared.skip_unread(entry, error),
+                    Err(error) => self.shared.skip_unread(entry, guard::of_content_alone(error)?),
                 },
             }
         }

@@ -11,7 +11,7 @@ pub mod init;
 pub mod key;
 pub mod list;
 pub mod ls;
-pub mod repair_index;
+pub mod repair;
 pub mod restore;
 pub mod run;
 pub mod schema;
@@ -39,7 +39,8 @@ pub async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Diff(args) => diff::run(args, context).await,
         Command::Restore(args) => restore::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
-        Command::Repair(Repair::Index(args)) => repair_index::run(args, context).await,
+        Command::Repair(Repair::Index(args)) => repair::index(args, context).await,
+        Command::Repair(Repair::Snapshots(args)) => repair::snapshots(args, context).await,
         Command::Stats(args) => stats::run(args, context).await,
         Command::Key(command) => key::run(command, context).await,
         Command::Run(args) => self::run::run(args, context).await,

@@ -1,199 +1,30 @@
 //! Damage on purpose: whatever is changed in the store is found, harms only what needs it, and is never restored.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod random;
+mod repair;
+mod victim;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use backup_core::report::Outcome;
-use backup_core::repository::{
-    RestoreOptions, SetComponent, SnapshotSet, VerifyLevel, VerifyOptions, verify_keyless,
-};
-use backup_core::{
-    Entry, EntryKind, EntryName, Error, ErrorKind, JobContext, Result, SnapshotId, SystemRandom,
-};
+use backup_core::JobContext;
+use backup_core::repository::{RestoreOptions, VerifyLevel, VerifyOptions, verify_keyless};
 use backup_sinks::MemorySink;
-use bytes::Bytes;
 use common::{
-    BOTH, Body, Collected, Protect, SMALL, Setup, TINY, TestEntry, TestSource, assert_same, delete_all,
-    in_memory, long, objects, random, replace, sink_of, text, tree,
+    BOTH, Body, Protect, SMALL, Setup, TestEntry, TestSource, assert_same, delete_all, in_memory, long,
+    objects, random, replace, sink_of, text, tree,
 };
-
-type Objects = BTreeMap<String, Bytes>;
-type Entries = BTreeMap<EntryName, Collected>;
-
-/// A small repository with every type of object: two snapshots, a set, packs, paged chunk lists, trailing entries, slots.
-struct Victim {
-    setup: Setup,
-    objects: Objects,
-    snapshots: Vec<(SnapshotId, Entries)>,
-}
-
-async fn victim(protect: Protect, bytes: usize) -> Victim {
-    let (setup, sink) = in_memory(protect, TINY).await;
-    let mut entries = vec![
-        TestEntry::other(Entry::directory("d").unwrap()),
-        TestEntry::file("d/long", text(1, bytes)),
-        TestEntry::file("d/inline", &b"few bytes"[..]),
-        TestEntry::file("d/random", random(2, 300)),
-        TestEntry::file("empty", &b""[..]),
-        TestEntry::other(Entry::new("link", EntryKind::Symlink { target: (*b"d/long").into() }).unwrap()),
-    ];
-    let mut first = TestSource::new(entries.clone());
-    first.trailing = vec![TestEntry::file("label", text(3, 150))];
-    first.position = vec![("lsn".into(), "0/16B3748".into())];
-    entries[3] = TestEntry::file("d/random", random(4, 200));
-    let second = TestSource::new(entries);
-    let mut snapshots = Vec::new();
-    for source in [first, second] {
-        snapshots.push((setup.store(&source).await, source.expected()));
-    }
-    let set = SnapshotSet {
-        id: SnapshotId::random(&SystemRandom).unwrap(),
-        name: "all".into(),
-        time: setup.job.now(),
-        outcome: Outcome::Complete,
-        components: vec![SetComponent {
-            name: "files".into(),
-            snapshot: Some(snapshots[0].0),
-            outcome: Some(Outcome::Complete),
-            reason: None,
-            restore_order: 0,
-        }],
-        tags: BTreeMap::new(),
-    };
-    setup.repository.create_set(&set, &setup.job).await.unwrap();
-    setup.assert_clean().await;
-    let objects = objects(&sink).await;
-    for prefix in ["config", "data/", "meta/", "index/", "snapshots/", "sets/", "control/sessions/"] {
-        assert!(objects.keys().any(|key| key.starts_with(prefix)), "{prefix}");
-    }
-    assert_eq!(protect == Protect::Encrypted, objects.keys().any(|key| key.starts_with("keys/")));
-    Victim { setup, objects, snapshots }
-}
-
-/// What was done to the store.
-enum Damage {
-    /// Other bytes, or none, in an object's place.
-    Replace(String, Option<Bytes>),
-    /// Two objects change places.
-    Swap(String, String),
-}
-
-impl Victim {
-    /// Opens the whole repository, damages it, and asks `verify` (which must find it), and a restore if `restore`.
-    async fn try_out(&self, damage: &Damage, restore: bool) -> Result<(), String> {
-        let sink = sink_of(&self.objects).await;
-        let setup = self.setup.reopen(Arc::new(sink.clone())).await.unwrap();
-        self.apply(&sink, damage).await;
-        let report =
-            setup.verify(VerifyLevel::Content).await.map_err(|error| format!("an error: {error}"))?;
-        if report.is_clean() {
-            return Err("not found by verify".into());
-        }
-        if restore {
-            match self.setup.reopen(Arc::new(sink)).await {
-                Ok(opened) => self.restore_all(&opened).await?,
-                Err(error) => expected_failure(&error)?,
-            }
-            self.restore_all(&setup).await?;
-        }
-        Ok(())
-    }
-
-    async fn apply(&self, sink: &MemorySink, damage: &Damage) {
-        match damage {
-            Damage::Replace(key, bytes) => replace(sink, key, bytes.clone()).await,
-            Damage::Swap(a, b) => {
-                replace(sink, a, Some(self.objects[b].clone())).await;
-                replace(sink, b, Some(self.objects[a].clone())).await;
-            }
-        }
-    }
-
-    // Every entry is as it was, or named as failed; unreadable pages are named by the empty name.
-    async fn restore_all(&self, setup: &Setup) -> Result<(), String> {
-        for (id, expected) in &self.snapshots {
-            match setup.restore(*id).await {
-                Err(error) => expected_failure(&error)?,
-                Ok((found, report)) => {
-                    let failed: BTreeSet<_> =
-                        report.failed.named().iter().map(|item| item.name.clone()).collect();
-                    judge(&found, expected, &failed)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn keys(&self) -> impl Iterator<Item = (&String, &Bytes)> {
-        self.objects.iter()
-    }
-}
-
-fn expected_failure(error: &Error) -> Result<(), String> {
-    match error.kind() {
-        ErrorKind::Corruption | ErrorKind::NotFound | ErrorKind::Unsupported | ErrorKind::Denied => Ok(()),
-        kind => Err(format!("restoring fails with {kind:?}: {error}")),
-    }
-}
-
-fn judge(found: &Entries, expected: &Entries, failed: &BTreeSet<String>) -> Result<(), String> {
-    for (name, expected) in expected {
-        match found.get(name) {
-            Some(found) if found == expected => {}
-            Some(_) => return Err(format!("{name} was restored wrongly")),
-            None if failed.contains(&name.to_string()) || failed.contains("") => {}
-            None => return Err(format!("{name} is missing and not named")),
-        }
-    }
-    match found.keys().find(|name| !expected.contains_key(*name)) {
-        Some(name) => Err(format!("{name} comes from nowhere")),
-        None => Ok(()),
-    }
-}
-
-/// Tries all damages on two threads; prints how many there were.
-async fn try_all(what: String, victim: Victim, damages: Vec<Damage>, restore_every: usize) {
-    let count = damages.len();
-    let (victim, damages) = (Arc::new(victim), Arc::new(damages));
-    let mut tasks = tokio::task::JoinSet::new();
-    for task in 0..2 {
-        let (victim, damages, what) = (victim.clone(), damages.clone(), what.clone());
-        tasks.spawn(async move {
-            let mut restored = 0;
-            for (number, damage) in damages.iter().enumerate().skip(task).step_by(2) {
-                let restore = number % restore_every < 2;
-                restored += usize::from(restore);
-                if let Err(problem) = victim.try_out(damage, restore).await {
-                    match damage {
-                        Damage::Replace(key, bytes) => {
-                            let len = bytes.as_ref().map(Bytes::len);
-                            panic!("{what} {number} of {key} ({len:?} bytes now): {problem}")
-                        }
-                        Damage::Swap(a, b) => panic!("{what} of {a} and {b}: {problem}"),
-                    }
-                }
-            }
-            restored
-        });
-    }
-    let restored: usize = tasks.join_all().await.into_iter().sum();
-    println!("{what}: {count} damages detected, {restored} of them also restored from");
-}
-
-/// Objects whose loss no snapshot would notice: what protects its bytes is not a reference to it.
-fn unreferenced(key: &str) -> bool {
-    ["snapshots/", "sets/", "control/", "keys/"].iter().any(|prefix| key.starts_with(prefix))
-}
+use victim::{Damage, Victim, judge, try_all, unreferenced};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_changed_byte_is_detected_and_never_restored() {
     let bytes = if long() { 40_000 } else { 6000 };
     for protect in BOTH {
-        let victim = victim(protect, bytes).await;
+        let victim = Victim::make(protect, bytes).await;
         let mut damages = Vec::new();
         for (key, bytes) in victim.keys() {
             for at in 0..bytes.len() {
@@ -215,7 +46,7 @@ async fn every_changed_byte_is_detected_and_never_restored() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_truncation_and_extension_is_detected_and_never_restored() {
     for protect in BOTH {
-        let victim = victim(protect, 5000).await;
+        let victim = Victim::make(protect, 5000).await;
         let mut damages = Vec::new();
         for (key, bytes) in victim.keys() {
             let step = if long() { 1 } else { 17 };
@@ -236,7 +67,7 @@ async fn every_truncation_and_extension_is_detected_and_never_restored() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_deletion_and_swap_is_detected_and_never_restored() {
     for protect in BOTH {
-        let victim = victim(protect, 5000).await;
+        let victim = Victim::make(protect, 5000).await;
         let mut damages = Vec::new();
         for (key, bytes) in victim.keys() {
             if !unreferenced(key) {
@@ -262,8 +93,8 @@ async fn every_deletion_and_swap_is_detected_and_never_restored() {
 #[tokio::test]
 async fn an_object_of_another_repository_is_not_taken_for_ones_own() {
     for protect in BOTH {
-        let victim = victim(protect, 3000).await;
-        let other = self::victim(protect, 3000).await;
+        let victim = Victim::make(protect, 3000).await;
+        let other = Victim::make(protect, 3000).await;
         for prefix in ["config", "data/", "meta/", "index/", "snapshots/", "sets/", "control/sessions/"] {
             let mine = victim.keys().find(|(key, _)| key.starts_with(prefix)).unwrap().0.clone();
             let theirs = other.keys().find(|(key, _)| key.starts_with(prefix)).unwrap().1.clone();
@@ -279,7 +110,7 @@ async fn an_object_of_another_repository_is_not_taken_for_ones_own() {
 #[tokio::test]
 async fn trap_18_with_every_index_object_deleted_everything_restores() {
     for protect in BOTH {
-        let victim = victim(protect, 20_000).await;
+        let victim = Victim::make(protect, 20_000).await;
         let sink = sink_of(&victim.objects).await;
         assert_eq!(delete_all(&sink, "index/").await, 2);
         let setup = victim.setup.reopen(Arc::new(sink.clone())).await.unwrap();
@@ -299,7 +130,7 @@ async fn trap_18_with_every_index_object_deleted_everything_restores() {
 #[tokio::test]
 async fn a_repaired_index_is_whole_whatever_was_damaged_in_it() {
     for protect in BOTH {
-        let victim = victim(protect, 5000).await;
+        let victim = Victim::make(protect, 5000).await;
         let segments: Vec<_> = victim.keys().filter(|(key, _)| key.starts_with("index/")).collect();
         for (key, bytes) in &segments {
             for at in (0..bytes.len()).step_by(37) {
@@ -339,7 +170,7 @@ async fn repair_and_check(setup: &Setup, sink: &MemorySink, victim: &Victim) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_key_every_change_of_packs_and_index_is_detected() {
     for protect in BOTH {
-        let victim = victim(protect, 3000).await;
+        let victim = Victim::make(protect, 3000).await;
         let job = JobContext::new();
         let options = VerifyOptions::default();
         let sink = sink_of(&victim.objects).await;
@@ -497,7 +328,7 @@ async fn damage_is_found_also_by_a_handle_that_read_everything_before() {
 #[tokio::test]
 async fn a_damaged_snapshot_keeps_nobody_from_the_others() {
     for protect in BOTH {
-        let victim = victim(protect, 3000).await;
+        let victim = Victim::make(protect, 3000).await;
         let (bad, good) = (&victim.snapshots[1], &victim.snapshots[0]);
         let key = format!("snapshots/{}", bad.0);
         let bytes = &victim.objects[&key];
