@@ -7,22 +7,28 @@ use std::fmt::Debug;
 use std::sync::{Arc, LazyLock};
 
 use backup_core::chunker::{Chunker, ChunkerParameters, reference};
+use backup_core::config::Config;
 use backup_core::format::chunks::ChunkRef;
 use backup_core::format::directory::Directory;
 use backup_core::format::document;
 use backup_core::format::entries::{EntryPageWriter, StoredEntry};
-use backup_core::format::object::{ObjectHeader, ObjectOpener, Scratch, Trailer};
+use backup_core::format::log::{self, LogHead};
+use backup_core::format::object::{ObjectHeader, ObjectOpener, ObjectWriter, Scratch, Trailer};
 use backup_core::format::page::{ChunkBranchRow, EntryBranchRow};
 use backup_core::format::segment::{PackRecord, SegmentHead, decode_rows, encode_rows};
 use backup_core::limits::CONTROL_BYTES_MAX;
 use backup_core::{
-    FrameContext, JobContext, ObjectKey, ObjectType, RepositoryId, Sink, Transform, TransformSet,
+    FrameContext, JobContext, ObjectKey, ObjectType, RepositoryId, Sink, Timestamp, Transform, TransformSet,
     Unprotected, Zstd,
 };
 use backup_crypto::{Keyring, Recipient, list_recipients};
 use backup_sinks::MemorySink;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+mod snapshot_tree;
+
+pub use snapshot_tree::snapshot_tree;
 
 const REPOSITORY: RepositoryId = RepositoryId([5; 16]);
 
@@ -200,4 +206,48 @@ pub fn key_slot(input: &[u8]) {
         let _ = list_recipients(&sink, &job).await;
         assert!(Keyring::unlock(&sink, std::slice::from_ref(&*RECIPIENT), &job).await.is_err());
     });
+}
+
+/// A log segment: as it is, with this head, and sound but for one byte.
+pub fn log_segment(input: &[u8]) {
+    let protection = Unprotected::new(REPOSITORY);
+    let _ = log::open(&protection, &TransformSet::builtin(), input);
+    if let Ok(head) = serde_json::from_slice::<LogHead>(input) {
+        let _ = head.check();
+        let _ = head.key(0);
+    }
+    // A head that says anything, sealed by somebody who has the keys.
+    let mut forged =
+        ObjectWriter::new(&protection, ObjectType::Log, &[], [8; 32], Vec::new()).expect("a writer");
+    forged.push_frame(input, &[]).expect("a frame of a few bytes");
+    forged.push_frame(b"content", &[]).expect("a frame of a few bytes");
+    let forged = forged.finish().expect("an object of two frames");
+    if let Ok((head, content)) = log::open(&protection, &TransformSet::builtin(), &forged.bytes) {
+        assert_eq!(head.bytes, content.len() as u64);
+    }
+
+    let Some((&[place_low, place_high, change], content)) = input.split_first_chunk() else { return };
+    let time = Timestamp::new(0, 0);
+    let head = LogHead::new("fuzz", "lineage", "timeline", "segment", time);
+    let zstd: [Arc<dyn Transform>; 1] = [Arc::new(Zstd::default())];
+    let (head, sound) = log::seal(&protection, &zstd, [9; 32], head, content).expect("a short segment");
+    let opened =
+        log::open(&protection, &TransformSet::builtin(), &sound.bytes).expect("a sound segment opens");
+    assert_eq!(opened, (head, content.to_vec()));
+    let mut damaged = sound.bytes.to_vec();
+    let place = usize::from(u16::from_le_bytes([place_low, place_high])) % damaged.len();
+    damaged[place] ^= change.max(1);
+    assert!(
+        log::open(&protection, &TransformSet::builtin(), &damaged).is_err(),
+        "a change of byte {place} went unseen"
+    );
+}
+
+/// A configuration file, in both languages.
+pub fn configuration(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    for error in [Config::from_toml(text, "fuzz.toml").err(), Config::from_json(text, "fuzz.json").err()] {
+        // It says where.
+        assert!(error.is_none_or(|error| error.to_string().contains("fuzz.")));
+    }
 }
