@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use backup_cli::exit::Exit;
-use backup_core::{ObjectKey, Sink};
+use backup_core::testing::{Operation, RecordingSink};
+use backup_core::{ObjectKey, Sink, SinkExt};
 use backup_sinks::MemorySink;
 use serde_json::Value;
 
@@ -17,6 +18,23 @@ pub(crate) fn acknowledged(ran: &Ran) -> Vec<String> {
     let components = document["components"].as_array().cloned().unwrap_or_default();
     let all = std::iter::once(document).chain(components);
     all.filter_map(|report| report["snapshot"].as_str().map(str::to_owned)).collect()
+}
+
+/// What a command has deleted that needs not delete anything, of what was there before: a run that failed before it stored
+/// anything may take its own registration back.
+pub(crate) fn deleted<S: Sink + ?Sized>(
+    recording: &RecordingSink<S>,
+    before: &BTreeSet<String>,
+) -> Vec<String> {
+    let deletes = recording.calls().into_iter().filter(|call| call.operation == Operation::Delete);
+    let is_own =
+        |key: &str| key.starts_with("control/sessions/") && key.ends_with("/open") && !before.contains(key);
+    deletes.map(|call| call.key).filter(|key| !is_own(key)).collect()
+}
+
+/// The keys of all objects of a store.
+pub(crate) async fn keys_of(sink: &dyn Sink) -> BTreeSet<String> {
+    sink.list_all("").await.unwrap().into_iter().map(|meta| meta.key.to_string()).collect()
 }
 
 /// How `verify` calls the index as a whole, which may lack packs.

@@ -1,12 +1,13 @@
 //! One fault of one command, and what must be so afterwards.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use backup_cli::exit::Exit;
 use backup_core::testing::{FailingSink, Fault, Manner, Operation, RecordingSink};
 use backup_core::{ObjectKey, Sink};
 
-use crate::judge::{INDEX, Judge, acknowledged};
+use crate::judge::{INDEX, Judge, acknowledged, deleted};
 use crate::verbs::{Base, Does, Verb};
 use crate::world::{Ran, Stop, World, copy_of, objects};
 
@@ -104,7 +105,9 @@ impl Point {
         }
         let deletes =
             ["init", "repair bad index", "repair index", "key remove", "check"].contains(&verb.name);
-        assert!(deletes || recording.count(Operation::Delete) == 0, "{}: something was deleted", judge.what);
+        let before: BTreeSet<String> = objects_before.keys().map(ToString::to_string).collect();
+        let deleted = deleted(&recording, &before);
+        assert!(deletes || deleted.is_empty(), "{}: {deleted:?} were deleted", judge.what);
         // What was its process's last call ends the sink: the next process has another.
         if verb.reads() {
             self.check_reading(verb, &ran, reference, &judge, to.path());

@@ -7,7 +7,7 @@ use backup_core::Sink;
 use backup_core::testing::{FailingSink, Fault, Manner, Operation, RecordingSink};
 use std::sync::Arc;
 
-use crate::judge::{INDEX, Judge, acknowledged};
+use crate::judge::{INDEX, Judge, acknowledged, deleted, keys_of};
 use crate::verbs::{Base, text};
 use crate::world::{Ran, Restored, Stop, World, copy_of, objects};
 
@@ -74,6 +74,7 @@ pub(crate) async fn try_schedule(world: &World, base: &Base, what: &str, steps: 
     let mut seen: Vec<Restored> = promised.values().cloned().collect();
     let (mut sinks, mut broken, mut struck) = (Vec::new(), Vec::new(), 0);
     for step in steps {
+        let before = keys_of(&*store.sink).await;
         let recording = RecordingSink::over(store.sink.clone());
         let below: Arc<dyn Sink> = Arc::new(recording.clone());
         let failing = FailingSink::over(below, step.faults.clone());
@@ -97,10 +98,8 @@ pub(crate) async fn try_schedule(world: &World, base: &Base, what: &str, steps: 
         if step.is(|manner| manner == Manner::CutShort) {
             broken.extend(failing.struck_at());
         }
-        assert!(
-            step.act == Act::Repair || recording.count(Operation::Delete) == 0,
-            "{what}: {step:?} has deleted"
-        );
+        let deleted = deleted(&recording, &before);
+        assert!(step.act == Act::Repair || deleted.is_empty(), "{what}: {step:?} has deleted {deleted:?}");
         // Of what was read or listed in part, or was refused, a repair takes less into the index.
         let in_part = step.is(|manner| matches!(manner, Manner::CutShort | Manner::Stale { .. }));
         if step.act == Act::Repair && (in_part || ran.exit == Some(Exit::Partial)) {
