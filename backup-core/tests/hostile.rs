@@ -163,7 +163,7 @@ impl Forger {
             }
             assert!(errors > 0, "{what}: read without a word");
         };
-        tokio::time::timeout(Duration::from_secs(20), reading)
+        tokio::time::timeout(Duration::from_secs(60), reading)
             .await
             .unwrap_or_else(|_| panic!("{what} never ends"));
     }

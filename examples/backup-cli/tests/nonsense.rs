@@ -322,12 +322,13 @@ fn ctrl_c_sigterm_and_sighup_end_a_job_in_good_order() {
             .stderr(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(700));
+        wait_for_handlers(&child, &[Signal::INT, Signal::TERM, Signal::HUP]);
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, signal).unwrap();
         let started = std::time::Instant::now();
         let output = child.wait_with_output().unwrap();
-        assert!(started.elapsed() < std::time::Duration::from_secs(20));
+        // Without the signal it takes a minute.
+        assert!(started.elapsed() < std::time::Duration::from_secs(30), "{:?}", started.elapsed());
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(document["error"]["kind"], "cancelled", "{document:#}");
@@ -335,6 +336,20 @@ fn ctrl_c_sigterm_and_sighup_end_a_job_in_good_order() {
     }
     scratch.ok(["create", "files", "tree"]);
     scratch.ok(["verify", "--level", "content"]);
+}
+
+/// Waits until the program heeds these signals itself: proc_pid_status(5), `SigCgt`.
+fn wait_for_handlers(child: &std::process::Child, signals: &[Signal]) {
+    let wanted = signals.iter().fold(0_u64, |bits, signal| bits | (1 << (signal.as_raw() - 1)));
+    for _ in 0..6000 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        if u64::from_str_radix(caught.trim(), 16).unwrap() & wanted == wanted {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("the program installs no handlers for signals");
 }
 
 /// The same command, with no signal ignored: these tests may run in the background or below `nohup`, which pass on what
@@ -359,7 +374,7 @@ fn a_hangup_that_was_to_be_ignored_is() {
     command.args(["create", "command", "--name", "x", "--", "sh", "-c", "sleep 2; echo done"]);
     command.current_dir(scratch.path("")).env("BACKUP_REPO", scratch.path("repository"));
     let child = command.env("BACKUP_KEY_FILE", scratch.path("key")).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    wait_for_handlers(&child, &[Signal::INT, Signal::TERM]);
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, Signal::HUP).unwrap();
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));

@@ -277,7 +277,7 @@ async fn embedded_service_that_is_stopped_in_the_middle_of_a_backup_leaves_a_val
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     service.stop();
     // It returns although a client is still connected and a backup under way.
-    tokio::time::timeout(std::time::Duration::from_secs(10), serving).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(60), serving).await.unwrap().unwrap().unwrap();
     let sink: Arc<dyn Sink> =
         Arc::new(backup_sinks::LocalSink::open(work.path().join("repository")).unwrap());
     let header = backup_core::repository::peek_config(&*sink).await.unwrap();

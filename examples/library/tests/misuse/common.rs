@@ -17,7 +17,7 @@ use tokio::io::AsyncReadExt;
 
 /// Fails the test if `call` takes longer than anything here may.
 pub(crate) async fn ends<T>(call: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), call).await.expect("the call hangs")
+    tokio::time::timeout(Duration::from_secs(120), call).await.expect("the call hangs")
 }
 
 /// A job with two workers.
