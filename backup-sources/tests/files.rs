@@ -278,7 +278,9 @@ async fn what_cannot_be_read_is_skipped_by_name() {
     fs::set_permissions(at("closed"), fs::Permissions::from_mode(0o700)).unwrap();
     let program = std::env::current_exe().unwrap();
     let copy_of_program = at("test-program");
-    fs::copy(&program, &copy_of_program).unwrap();
+    // By another process: what this one has open for writing, commands started meanwhile by other tests have open, too, for a
+    // moment, and then it cannot be executed (ETXTBSY, execve(2)).
+    assert!(Command::new("cp").arg(&program).arg(&copy_of_program).status().unwrap().success());
     let mut command = Command::new(&copy_of_program);
     command
         .args(["--ignored", "--exact", "walk_for_another_user", "--nocapture"])

@@ -76,7 +76,10 @@ impl Scratch {
         // Where the program stands, nobody else may be able to go.
         let copy = self.path("program");
         if !copy.exists() {
-            std::fs::copy(env!("CARGO_BIN_EXE_backup"), &copy).unwrap();
+            // By another process: what this one has open for writing, commands started meanwhile by other tests have open,
+            // too, for a moment, and then it cannot be executed (ETXTBSY, execve(2)).
+            let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_backup")).arg(&copy).status().unwrap();
+            assert!(copied.success());
             let open = std::fs::Permissions::from_mode(0o777);
             std::fs::set_permissions(self.directory.path(), open).unwrap();
         }
