@@ -60,10 +60,14 @@ pub const SEGMENT_TARGET_BYTES: usize = 16 * MIB;
 pub const SEGMENT_BYTES_MAX: usize = 64 * MIB;
 /// Rows in one page of an index segment.
 pub const SEGMENT_PAGE_ROWS: usize = 4096;
+/// Parts of what distinguishes a source, such as the paths that are backed up.
+pub const IDENTITY_PARTS_MAX: usize = 64 * 1024;
 /// Skipped items that a report names; the rest is counted.
 pub const REPORT_SKIPPED_MAX: usize = 10_000;
 /// Bytes of the skipped items that a report names, written as JSON: they stand in the snapshot.
 pub const REPORT_SKIPPED_BYTES_MAX: usize = 4 * MIB;
+/// Objects whose names are held in memory at once: snapshots, sets, sessions, index segments. Not packs.
+pub const LISTED_OBJECTS_MAX: usize = 1 << 20;
 /// Objects that one page of a listing may hold.
 pub const LIST_PAGE_OBJECTS_MAX: usize = 1000;
 

@@ -187,12 +187,28 @@ pub trait SinkExt {
     /// The whole object, refused if longer than `max` bytes.
     async fn get_whole(&self, key: &ObjectKey, max: usize) -> Result<Bytes>;
 
-    /// Every object whose key starts with `prefix`.
+    /// Every object whose key starts with `prefix`; [`ErrorKind::LimitExceeded`] beyond
+    /// [`LISTED_OBJECTS_MAX`](limits::LISTED_OBJECTS_MAX), and [`ErrorKind::Io`] where pages do not go on where the one before
+    /// ended: such a listing might never end.
     async fn list_all(&self, prefix: &str) -> Result<Vec<ObjectMeta>>;
 
     /// Creates `key`; an object that exists already with the same bytes is a success (a put whose answer was lost), with
     /// other bytes it is [`ErrorKind::AlreadyExists`].
     async fn put_or_same(&self, key: &ObjectKey, bytes: Bytes) -> Result<()>;
+}
+
+/// Whether a page of a listing is one that was asked for, so that the listing ends.
+pub(crate) fn check_page(page: &[ObjectMeta], prefix: &str, after: Option<&ObjectKey>) -> Result<()> {
+    let ascends = page.iter().zip(page.iter().skip(1)).all(|(one, next)| one.key < next.key);
+    let first = page.first().is_none_or(|first| after.is_none_or(|after| first.key > *after));
+    let within = page.iter().all(|meta| meta.key.as_str().starts_with(prefix));
+    if ascends && first && within && page.len() <= limits::LIST_PAGE_OBJECTS_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "the store lists under `{prefix}` what it was not asked for: keys out of order, repeated, or of other objects"
+    );
+    Err(Error::new(ErrorKind::Io, message))
 }
 
 #[async_trait]
@@ -212,7 +228,15 @@ impl<S: Sink + ?Sized> SinkExt for S {
         loop {
             let after = all.last().map(|meta| meta.key.clone());
             let page = self.list(prefix, after.as_ref(), limits::LIST_PAGE_OBJECTS_MAX).await?;
+            check_page(&page, prefix, after.as_ref())?;
             let last = page.len() < limits::LIST_PAGE_OBJECTS_MAX;
+            if all.len().saturating_add(page.len()) > limits::LISTED_OBJECTS_MAX {
+                let message = format!(
+                    "the store lists more than {} objects under `{prefix}`",
+                    limits::LISTED_OBJECTS_MAX
+                );
+                return Err(Error::new(ErrorKind::LimitExceeded, message));
+            }
             all.extend(page);
             if last {
                 return Ok(all);

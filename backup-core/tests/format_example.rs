@@ -200,6 +200,8 @@ fn limits_are_those_of_the_code() {
         ("PACK_FRAMES_MAX", limits::PACK_FRAMES_MAX),
         ("PACK_CHUNKS_MAX", limits::PACK_CHUNKS_MAX),
         ("CHUNK_BYTES_MAX", limits::CHUNK_BYTES_MAX),
+        ("IDENTITY_PARTS_MAX", limits::IDENTITY_PARTS_MAX),
+        ("REPORT_SKIPPED_MAX", limits::REPORT_SKIPPED_MAX),
         ("CONTROL_BYTES_MAX", limits::CONTROL_BYTES_MAX),
         ("SNAPSHOT_BYTES_MAX", limits::SNAPSHOT_BYTES_MAX),
         ("LOG_PIECE_BYTES_MAX", limits::LOG_PIECE_BYTES_MAX),

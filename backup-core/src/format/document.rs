@@ -1,5 +1,7 @@
 //! Small objects: one JSON document in one sealed frame. Config, snapshots, sets and sessions are documents.
 
+mod flat;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -31,6 +33,7 @@ pub struct RepositoryParameters {
 
 /// A session's outcome that is a snapshot: the object `snapshots/<session>`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "flat::FlatSnapshot")]
 pub struct SnapshotDocument {
     /// Everything about the snapshot but its entries.
     #[serde(flatten)]

@@ -35,6 +35,7 @@ pub struct PageRef {
 
 /// The root of a tree of pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "FlatRoot")]
 pub struct TreeRoot {
     /// The page at the top.
     #[serde(flatten)]
@@ -43,6 +44,23 @@ pub struct TreeRoot {
     pub levels: u8,
     /// Rows in all leaves.
     pub rows: u64,
+}
+
+/// As it is read: what is flattened would be held in memory first, with whatever else stands there.
+#[derive(Deserialize)]
+struct FlatRoot {
+    #[serde(with = "hex_id")]
+    id: ChunkId,
+    len: u32,
+    levels: u8,
+    rows: u64,
+}
+
+impl From<FlatRoot> for TreeRoot {
+    fn from(root: FlatRoot) -> Self {
+        let FlatRoot { id, len, levels, rows } = root;
+        Self { page: PageRef { id, len }, levels, rows }
+    }
 }
 
 /// One reference in a branch of an entry tree.

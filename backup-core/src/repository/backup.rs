@@ -114,6 +114,13 @@ impl Repository {
     ) -> Result<BackupReport> {
         let backup = async {
             let info = source.info();
+            if info.identity.len() > limits::IDENTITY_PARTS_MAX {
+                let message = format!(
+                    "a source has at most {} parts of an identity, such as paths; back up a directory above them",
+                    limits::IDENTITY_PARTS_MAX
+                );
+                return Err(Error::invalid_input(message));
+            }
             let span = tracing::info_span!("backup", repository = %self.id(), source = %info.kind);
             self.backup_source(source, info, options, job).instrument(span).await
         };

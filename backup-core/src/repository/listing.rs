@@ -1,5 +1,6 @@
 //! Listings that are not held as a whole: a repository may have millions of packs.
 
+use crate::sink::check_page;
 use crate::{ObjectKey, ObjectMeta, Result, Sink, limits};
 
 /// The objects below a prefix, page by page.
@@ -22,6 +23,7 @@ impl<'a> Listing<'a> {
             return Ok(None);
         }
         let page = self.sink.list(self.prefix, self.after.as_ref(), limits::LIST_PAGE_OBJECTS_MAX).await?;
+        check_page(&page, self.prefix, self.after.as_ref())?;
         self.ended = page.len() < limits::LIST_PAGE_OBJECTS_MAX;
         self.after = page.last().map(|meta| meta.key.clone());
         Ok(Some(page))

@@ -47,15 +47,20 @@ pub fn time(time: Timestamp) -> String {
     }
 }
 
-/// A name without what would move a terminal's cursor or change its colours.
+/// A name without what would move a terminal's cursor, change its colours or show letters in another order.
 pub fn name(name: &str) -> String {
-    if name.chars().any(char::is_control) {
-        name.chars()
-            .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
-            .collect()
+    if name.chars().any(drives) {
+        name.chars().flat_map(|c| if drives(c) { c.escape_default().collect() } else { vec![c] }).collect()
     } else {
         name.to_owned()
     }
+}
+
+/// Control characters, ends of lines, and marks, embeddings, overrides and isolates of the direction of writing (UAX #9).
+fn drives(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// `1 entry`, `2 entries`.
@@ -81,5 +86,6 @@ mod tests {
     fn names_cannot_drive_a_terminal() {
         assert_eq!(name("plain ä"), "plain ä");
         assert_eq!(name("\x1b[31mred\n"), "\\u{1b}[31mred\\n");
+        assert_eq!(name("evil\u{202e}txt.exe"), "evil\\u{202e}txt.exe");
     }
 }

@@ -152,7 +152,7 @@ impl Planner {
             StoredContent::Chunks(_) | StoredContent::Paged { .. } => {
                 let mut chunks = ChunkStream::new(self.reader.clone(), &content)?;
                 let mut offset = 0_u64;
-                loop {
+                while !restoring.has_failed() {
                     match chunks.next(&self.job).await {
                         Ok(None) => break,
                         Ok(Some(chunk)) => {
@@ -182,8 +182,13 @@ impl Planner {
         match self.place(&chunk)? {
             Some(row) => {
                 let pack = self.reader.index.pack(row.pack)?;
-                let frame = pack.record.frames.get(row.frame as usize);
-                let stored_len = frame.map_or(0, |frame| u64::from(frame.stored_len));
+                let Some(frame) = pack.record.frames.get(row.frame as usize) else {
+                    // An index can say anything; maybe the chunk has another place.
+                    let piece = Piece { entry: entry.clone(), offset, chunk, row };
+                    let reason = "an index names a frame that its pack does not have";
+                    return self.retries.fail(piece, reason, &self.reader, &self.totals, &self.job);
+                };
+                let stored_len = u64::from(frame.stored_len);
                 if self.window.is_full_before(&row, stored_len) {
                     self.flush().await?;
                 }

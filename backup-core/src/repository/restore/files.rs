@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::totals::Totals;
 use crate::target::BlockingWriter;
@@ -15,6 +16,7 @@ pub(crate) struct RestoringEntry {
     name: EntryName,
     len: u64,
     state: Mutex<State>,
+    failed: AtomicBool,
 }
 
 struct State {
@@ -36,7 +38,12 @@ enum Phase {
 impl RestoringEntry {
     pub(crate) fn new(name: EntryName, len: u64, open: OpenWriter) -> Self {
         let state = State { left: 1, phase: Phase::Unopened(Some(open)), written: false };
-        Self { name, len, state: Mutex::new(state) }
+        Self { name, len, state: Mutex::new(state), failed: AtomicBool::new(false) }
+    }
+
+    /// Whether it was given up: what is left of it need not even be planned.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Announces a piece that will be written or given up.
@@ -122,6 +129,7 @@ impl RestoringEntry {
     }
 
     fn give_up(&self, state: &mut State, reason: &str, totals: &Totals, job: &JobContext) {
+        self.failed.store(true, Ordering::Relaxed);
         match std::mem::replace(&mut state.phase, Phase::Failed) {
             Phase::Failed => return,
             Phase::Open(writer) => writer.abort(),

@@ -21,6 +21,8 @@ pub(crate) const WINDOW_BYTES: usize = 8 * limits::MIB;
 const WINDOW_STORED_BYTES: u64 = 8 * limits::MIB as u64;
 /// Entries in one window.
 pub(crate) const WINDOW_ENTRIES: usize = 1024;
+/// Pieces of one window. A few pages can name tiny chunks by the million, and each costs about a hundred bytes here.
+const WINDOW_PIECES: usize = 16 * 1024;
 /// Bytes fetched by one request at most, unless one frame is longer.
 const REQUEST_BYTES: u64 = 8 * limits::MIB as u64;
 /// Unwanted bytes between two frames that cost less than a request of their own.
@@ -72,6 +74,9 @@ impl Window {
     /// Whether `row`'s chunk, in a frame of `stored_len` bytes, should rather begin the next window. A frame that the
     /// window needs anyway is not fetched again if that can be avoided.
     pub(crate) fn is_full_before(&self, row: &IndexRow, stored_len: u64) -> bool {
+        if self.pieces.len() >= WINDOW_PIECES {
+            return true;
+        }
         let beyond = self.bytes >= 2 * WINDOW_BYTES || self.entries() >= 2 * WINDOW_ENTRIES;
         if self.frames.contains(&(row.pack, row.frame)) || self.pieces.is_empty() {
             return beyond;

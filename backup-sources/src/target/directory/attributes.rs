@@ -1,12 +1,11 @@
 //! What an entry is to look like, and making it so.
 
 use std::ffi::{CStr, CString};
-use std::io;
 use std::os::fd::AsFd;
 
 use backup_core::entry::XATTR_PREFIX;
 use backup_core::{Attribute, Entry, EntryName, PosixMetadata, Timestamp};
-use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::Opened;
@@ -40,18 +39,36 @@ impl Wanted {
 }
 
 impl Opened {
-    /// The permission bits to apply: those that give rights to others than the owner only with the owner.
-    pub(super) fn mode(&self, posix: &PosixMetadata) -> Mode {
-        Mode::from_raw_mode(posix.mode & if self.owners { 0o7777 } else { 0o777 })
+    /// Whether what lends the owner's rights to others may be applied: set-id bits and capabilities come only with the
+    /// owner, who was set if `owned`. Otherwise they would lend the rights of whoever restores.
+    pub(super) fn grants(&self, posix: Option<&PosixMetadata>, owned: bool) -> bool {
+        self.owners && owned && posix.is_some_and(settable)
+    }
+
+    /// The permission bits to apply; the set-id bits as [`grants`](Self::grants) says.
+    pub(super) fn mode(&self, posix: &PosixMetadata, owned: bool) -> Mode {
+        Mode::from_raw_mode(posix.mode & if self.grants(Some(posix), owned) { 0o7777 } else { 0o777 })
+    }
+
+    /// Whether a file has the mode and owner that it is to have.
+    pub(super) fn has(&self, stat: &Stat, wanted: &Wanted) -> bool {
+        wanted.posix.is_none_or(|posix| {
+            let owner = (stat.st_uid, stat.st_gid) == (posix.uid, posix.gid);
+            (owner || !self.owners) && stat.st_mode & 0o7777 == self.mode(&posix, true).as_raw_mode()
+        })
     }
 
     /// The owner to set, if it must be; what is new belongs to this process unless `inherits`.
     pub(super) fn owner(&self, posix: &PosixMetadata, is_ours: bool) -> Option<(Uid, Gid)> {
         let differs = !is_ours || posix.uid != self.euid || posix.gid != self.egid;
-        // All bits set means "leave it": no file has that owner.
-        let settable = posix.uid != u32::MAX && posix.gid != u32::MAX;
-        (self.owners && differs && settable).then(|| (Uid::from_raw(posix.uid), Gid::from_raw(posix.gid)))
+        (self.owners && differs && settable(posix))
+            .then(|| (Uid::from_raw(posix.uid), Gid::from_raw(posix.gid)))
     }
+}
+
+/// All bits set means "leave it": no file has that owner.
+fn settable(posix: &PosixMetadata) -> bool {
+    posix.uid != u32::MAX && posix.gid != u32::MAX
 }
 
 /// The time of modification to set; that of access is left alone.
@@ -65,42 +82,39 @@ pub(super) fn times(modified: Timestamp) -> Timestamps {
     }
 }
 
-/// Something whose extended attributes are set: an open file, or a name in an open directory, whose link is not followed.
+/// Something whose extended attributes are set: an open file, or one opened as a place only (`O_PATH`).
 pub(super) enum Place<'a, F: AsFd> {
     Open(&'a F),
-    Name(&'a F, &'a [u8]),
+    Pinned(&'a F),
 }
 
-/// Sets `attributes` and, where `exactly`, removes others. Adds what could not be done to `notes`.
+/// The capabilities of a program: like set-id bits they lend rights.
+const CAPABILITY: &CStr = c"security.capability";
+
+/// Sets `attributes`, capabilities only where `grants`, and, where `exactly`, removes others. Adds what could not be done to `notes`.
 pub(super) fn apply<F: AsFd>(
     place: &Place<'_, F>,
     attributes: &[Attribute],
+    grants: bool,
     exactly: bool,
     notes: &mut Vec<String>,
 ) {
     let path = match place {
         Place::Open(_) => CString::default(),
-        Place::Name(directory, name) => {
-            let mut path = own_path(directory);
-            path.push(b'/');
-            path.extend_from_slice(name);
-            CString::new(path).unwrap_or_default()
-        }
+        Place::Pinned(file) => CString::new(own_path(file)).unwrap_or_default(),
     };
     let wanted = || {
         attributes
             .iter()
             .filter_map(|attribute| Some((attribute.name.strip_prefix(XATTR_PREFIX)?, attribute)))
+            .filter(|(name, _)| grants || *name != CAPABILITY.to_bytes())
     };
     if exactly {
         match list(place, &path) {
             Ok(names) => {
                 for name in names.split_inclusive(|&byte| byte == 0) {
                     let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
-                    // A system that labels files does so by its own rules.
-                    let labelled =
-                        name.to_bytes().starts_with(b"security.") && name != c"security.capability";
-                    if labelled || wanted().any(|(wanted, _)| wanted == name.to_bytes()) {
+                    if is_label(name) || wanted().any(|(wanted, _)| wanted == name.to_bytes()) {
                         continue;
                     }
                     if let Err(error) = remove(place, &path, name) {
@@ -130,13 +144,35 @@ pub(super) fn apply<F: AsFd>(
     }
 }
 
+/// Whether an open file has exactly these extended attributes.
+pub(super) fn are_set<F: AsFd>(file: &F, attributes: &[Attribute]) -> bool {
+    let Ok(names) = list(&Place::Open(file), c"") else { return attributes.is_empty() };
+    let names =
+        names.split_inclusive(|&byte| byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok());
+    let there = names.filter(|name| !is_label(name)).count();
+    let wanted = attributes.iter().filter_map(|attribute| attribute.name.strip_prefix(XATTR_PREFIX));
+    there == wanted.count()
+        && attributes.iter().all(|attribute| {
+            let Some(name) = attribute.name.strip_prefix(XATTR_PREFIX) else { return true };
+            // One byte more shows a longer value.
+            let mut value = vec![0; attribute.value.len().saturating_add(1)];
+            rustix::fs::fgetxattr(file, name, value.as_mut_slice())
+                .is_ok_and(|len| value.get(..len) == Some(&*attribute.value))
+        })
+}
+
+/// Whether a system that labels files sets it by its own rules.
+fn is_label(name: &CStr) -> bool {
+    name.to_bytes().starts_with(b"security.") && name != CAPABILITY
+}
+
 fn list<F: AsFd>(place: &Place<'_, F>, path: &CStr) -> Result<Vec<u8>, Errno> {
     // Most have none; the longest list that Linux has takes 64 KiB.
     for bytes in [512, 65_536] {
         let mut names = vec![0; bytes];
         let listed = match place {
             Place::Open(file) => rustix::fs::flistxattr(file, names.as_mut_slice()),
-            Place::Name(..) => rustix::fs::llistxattr(path, names.as_mut_slice()),
+            Place::Pinned(_) => rustix::fs::listxattr(path, names.as_mut_slice()),
         };
         match listed {
             Ok(len) => {
@@ -153,22 +189,22 @@ fn list<F: AsFd>(place: &Place<'_, F>, path: &CStr) -> Result<Vec<u8>, Errno> {
 fn set<F: AsFd>(place: &Place<'_, F>, path: &CStr, name: &CStr, value: &[u8]) -> Result<(), Errno> {
     match place {
         Place::Open(file) => rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()),
-        Place::Name(..) => rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()),
+        Place::Pinned(_) => rustix::fs::setxattr(path, name, value, XattrFlags::empty()),
     }
 }
 
 fn remove<F: AsFd>(place: &Place<'_, F>, path: &CStr, name: &CStr) -> Result<(), Errno> {
     let removed = match place {
         Place::Open(file) => rustix::fs::fremovexattr(file, name),
-        Place::Name(..) => rustix::fs::lremovexattr(path, name),
+        Place::Pinned(_) => rustix::fs::removexattr(path, name),
     };
     if removed == Err(Errno::NODATA) { Ok(()) } else { removed }
 }
 
-/// Sets the owner of `name` in `directory` without following it.
-pub(super) fn change_owner(directory: impl AsFd, name: &[u8], owner: (Uid, Gid)) -> io::Result<()> {
+/// Sets the owner of what is open as a place.
+pub(super) fn change_owner(place: impl AsFd, owner: (Uid, Gid)) -> Result<(), Errno> {
     let (user, group) = owner;
-    Ok(rustix::fs::chownat(directory, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
+    rustix::fs::chownat(place, c"", Some(user), Some(group), AtFlags::EMPTY_PATH)
 }
 
 /// A note for a report: what could not be done and why.

@@ -32,15 +32,18 @@ fn directory(opened: &Opened, wanted: &Wanted, notes: &mut Vec<String>) -> io::R
     let directory = opened.beneath.existing(path)?;
     // Through the directory itself, whatever stands at its name by now.
     let itself = &b"."[..];
+    let mut owned = true;
     if let Some(posix) = &wanted.posix
         && let Some(owner) = opened.owner(posix, false)
-        && let Err(error) = attributes::change_owner(&*directory, itself, owner)
     {
-        notes.push(format!("the owner cannot be set: {error}"));
+        let done = attributes::change_owner(&*directory, owner);
+        owned = done.is_ok();
+        note(notes, "the owner", done);
     }
-    attributes::apply(&Place::Name(&*directory, itself), &wanted.attributes, true, notes);
+    let grants = opened.grants(wanted.posix.as_ref(), owned);
+    attributes::apply(&Place::Pinned(&*directory), &wanted.attributes, grants, true, notes);
     if let Some(posix) = &wanted.posix {
-        let mode = opened.mode(posix);
+        let mode = opened.mode(posix, owned);
         let times = attributes::times(posix.modified);
         // The time first: a mode may take away the right to look into the directory.
         note(notes, "the time", rustix::fs::utimensat(&*directory, itself, &times, AtFlags::empty()));

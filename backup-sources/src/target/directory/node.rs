@@ -1,9 +1,10 @@
 //! Entries without content: symbolic links, named pipes, sockets, devices.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use backup_core::{BlockingWriter, EntryKind};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::attributes::{self, Place, Wanted, note};
@@ -42,16 +43,13 @@ pub(super) fn make(opened: &Opened, wanted: &Wanted, kind: &EntryKind) -> io::Re
     }
     // Others may make or remove the same name meanwhile, but not for ever.
     for _ in 0..8 {
-        match create(&directory, name, kind) {
-            Ok(()) => {
-                apply(opened, wanted, &directory, name, kind, &mut notes);
-                return Ok(NodeWriter { notes });
-            }
-            Err(Errno::EXIST) => {}
+        let made = match create(&directory, name, kind) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(error) => return Err(error.into()),
-        }
-        let stat = match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
+        };
+        let (node, stat) = match pin(&directory, name) {
+            Ok(pinned) => pinned,
             Err(Errno::NOENT) => continue,
             Err(error) => return Err(error.into()),
         };
@@ -60,11 +58,11 @@ pub(super) fn make(opened: &Opened, wanted: &Wanted, kind: &EntryKind) -> io::Re
             Overwrite::IfNewer => wanted.modified().is_none_or(|time| time <= modified(&stat)),
             Overwrite::Always | Overwrite::IfChanged => false,
         };
-        if keep {
+        if keep && !made {
             return Ok(NodeWriter { notes });
         }
-        if is_same(&directory, name, kind, &stat) {
-            apply(opened, wanted, &directory, name, kind, &mut notes);
+        if is_same(&node, kind, &stat) {
+            apply(opened, wanted, &node, kind, &mut notes);
             return Ok(NodeWriter { notes });
         }
         make_room(&directory, name, &stat)?;
@@ -89,53 +87,49 @@ fn create(directory: &Directory, name: &[u8], kind: &EntryKind) -> Result<(), Er
     }
 }
 
-fn is_same(directory: &Directory, name: &[u8], kind: &EntryKind, stat: &Stat) -> bool {
+/// What stands at a name, opened as a place only: what is done to it is done to nothing that takes its place.
+fn pin(directory: &Directory, name: &[u8]) -> Result<(OwnedFd, Stat), Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let node = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&node)?;
+    Ok((node, stat))
+}
+
+/// Whether a node is of this kind, and has no other name whose owner and mode would change with it.
+fn is_same(node: &OwnedFd, kind: &EntryKind, stat: &Stat) -> bool {
     let same_device = |(major, minor): &(u32, u32)| stat.st_rdev == rustix::fs::makedev(*major, *minor);
-    match (kind, file_type(stat)) {
+    let same_kind = match (kind, file_type(stat)) {
         (EntryKind::Symlink { target }, FileType::Symlink) => {
-            rustix::fs::readlinkat(directory, name, Vec::new()).is_ok_and(|now| now.to_bytes() == &**target)
+            rustix::fs::readlinkat(node, c"", Vec::new()).is_ok_and(|now| now.to_bytes() == &**target)
         }
         (EntryKind::Fifo, FileType::Fifo) | (EntryKind::Socket, FileType::Socket) => true,
         (EntryKind::CharDevice { device }, FileType::CharacterDevice)
         | (EntryKind::BlockDevice { device }, FileType::BlockDevice) => same_device(device),
         _ => false,
-    }
+    };
+    same_kind && stat.st_nlink == 1
 }
 
-fn apply(
-    opened: &Opened,
-    wanted: &Wanted,
-    directory: &Directory,
-    name: &[u8],
-    kind: &EntryKind,
-    notes: &mut Vec<String>,
-) {
-    if let Some(posix) = &wanted.posix {
-        // What is there may be anybody's: always set.
-        if let Some(owner) = opened.owner(posix, false)
-            && let Err(error) = attributes::change_owner(directory, name, owner)
-        {
-            notes.push(format!("the owner cannot be set: {error}"));
-        }
+fn apply(opened: &Opened, wanted: &Wanted, node: &OwnedFd, kind: &EntryKind, notes: &mut Vec<String>) {
+    let mut owned = true;
+    // What is there may be anybody's: always set.
+    if let Some(posix) = &wanted.posix
+        && let Some(owner) = opened.owner(posix, false)
+    {
+        let done = attributes::change_owner(node, owner);
+        owned = done.is_ok();
+        note(notes, "the owner", done);
     }
-    attributes::apply(&Place::Name(directory, name), &wanted.attributes, true, notes);
+    let grants = opened.grants(wanted.posix.as_ref(), owned);
+    attributes::apply(&Place::Pinned(node), &wanted.attributes, grants, true, notes);
     if let Some(posix) = &wanted.posix {
+        let path = own_path(node);
         // Links have no mode of their own.
         if !matches!(kind, EntryKind::Symlink { .. }) {
-            note(notes, "the mode", change_mode(directory, name, kind, opened.mode(posix)));
+            note(notes, "the mode", rustix::fs::chmod(path.as_slice(), opened.mode(posix, owned)));
         }
         let times = attributes::times(posix.modified);
-        note(notes, "the time", rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW));
+        // The way through /proc ends at the node itself, also where that is a link.
+        note(notes, "the time", rustix::fs::utimensat(CWD, path.as_slice(), &times, AtFlags::empty()));
     }
-}
-
-/// Sets the mode of a node without following a link that may have taken its place.
-fn change_mode(directory: &Directory, name: &[u8], kind: &EntryKind, mode: Mode) -> Result<(), Errno> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let node = rustix::fs::openat(directory, name, flags, Mode::empty())?;
-    let stat = rustix::fs::fstat(&node)?;
-    if !is_same(directory, name, kind, &stat) {
-        return Err(Errno::STALE);
-    }
-    rustix::fs::chmod(own_path(&node).as_slice(), mode)
 }

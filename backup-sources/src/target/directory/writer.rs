@@ -46,7 +46,14 @@ impl FileWriter {
         // Others may make or remove the same name meanwhile, but not for ever.
         for _ in 0..8 {
             let state = match create(&directory, name) {
-                Ok(file) => Some(new(file, &wanted, opened.settings.dense)?),
+                Ok(file) => match new(file, &wanted, opened.settings.dense) {
+                    Ok(state) => Some(state),
+                    Err(error) => {
+                        // Empty as it is it would pass for whole.
+                        let _ = rustix::fs::unlinkat(&directory, name, AtFlags::empty());
+                        return Err(error);
+                    }
+                },
                 Err(Errno::EXIST) => meet(&opened, &wanted, &directory, name)?,
                 Err(error) => return Err(error.into()),
             };
@@ -133,17 +140,21 @@ impl BlockingWriter for FileWriter {
             State::Current { file } => (file, false),
         };
         let ours = fresh && !self.directory.passes_on;
+        let mut owned = true;
         // In this order: a change of owner takes away set-id bits and capabilities, and everything changes the time.
         if let Some(posix) = &self.wanted.posix
             && let Some((user, group)) = self.opened.owner(posix, ours)
         {
-            note(&mut notes, "the owner", rustix::fs::fchown(file, Some(user), Some(group)));
+            let done = rustix::fs::fchown(file, Some(user), Some(group));
+            owned = done.is_ok();
+            note(&mut notes, "the owner", done);
         }
         if !ours || !self.wanted.attributes.is_empty() {
-            attributes::apply(&Place::Open(file), &self.wanted.attributes, !ours, &mut notes);
+            let grants = self.opened.grants(self.wanted.posix.as_ref(), owned);
+            attributes::apply(&Place::Open(file), &self.wanted.attributes, grants, !ours, &mut notes);
         }
         if let Some(posix) = &self.wanted.posix {
-            note(&mut notes, "the mode", rustix::fs::fchmod(file, self.opened.mode(posix)));
+            note(&mut notes, "the mode", rustix::fs::fchmod(file, self.opened.mode(posix, owned)));
             note(&mut notes, "the time", rustix::fs::futimens(file, &attributes::times(posix.modified)));
         }
         Ok(notes)
@@ -177,10 +188,16 @@ fn create(directory: &Directory, name: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 fn new(file: OwnedFd, wanted: &Wanted, dense: bool) -> io::Result<State> {
-    if let Some(len) = wanted.size.filter(|len| *len >= PREALLOCATE_BYTES && (dense || !wanted.sparse)) {
-        // Not every file system can; but a full one is better known now than after an hour.
-        if rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, len) == Err(Errno::NOSPC) {
-            return Err(Errno::NOSPC.into());
+    if let Some(len) = wanted.size.filter(|len| *len >= PREALLOCATE_BYTES) {
+        // Not every file system can; but a full one, or a length that it does not have, is better known now than after
+        // an hour: a few pages can claim more bytes than there are.
+        let room = match i64::try_from(len) {
+            Err(_) => Err(Errno::FBIG),
+            Ok(_) if wanted.sparse && !dense => rustix::fs::ftruncate(&file, len),
+            Ok(_) => rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, len),
+        };
+        if let Err(error @ (Errno::NOSPC | Errno::FBIG)) = room {
+            return Err(error.into());
         }
     }
     Ok(State::New { file, end: 0 })
@@ -208,7 +225,13 @@ fn meet(opened: &Opened, wanted: &Wanted, directory: &Directory, name: &[u8]) ->
         && wanted.modified() == Some(modified(&stat));
     if unchanged {
         if let Some(file) = reopen(directory, name, &stat, OFlags::RDONLY)? {
-            return Ok(Some(State::Current { file }));
+            if stat.st_nlink == 1 {
+                return Ok(Some(State::Current { file }));
+            }
+            // Whoever sets anything of a file with several names sets it of all of them, wherever they stand.
+            if opened.has(&stat, wanted) && attributes::are_set(&file, &wanted.attributes) {
+                return Ok(Some(State::Kept));
+            }
         }
     } else if is_file
         && stat.st_nlink == 1
@@ -241,10 +264,10 @@ fn reopen(directory: &Directory, name: &[u8], stat: &Stat, access: OFlags) -> io
         Err(error) => return Err(error.into()),
     };
     let now = rustix::fs::fstat(&file)?;
-    // One name only: writing into a file with several would change the others, too.
+    // Still as many names: to write into a file with several would change the others, too.
     let same = (now.st_dev, now.st_ino) == (stat.st_dev, stat.st_ino)
         && file_type(&now) == FileType::RegularFile
-        && (access == OFlags::RDONLY || now.st_nlink == 1);
+        && now.st_nlink == stat.st_nlink;
     Ok(same.then_some(file))
 }
 

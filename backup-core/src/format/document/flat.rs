@@ -1,0 +1,137 @@
+//! A snapshot's document as it is read: member by member.
+//!
+//! What serde flattens it holds in memory first, with everything that nobody asked for: a few kilobytes of compressed
+//! zeros in an unknown member would become hundreds of megabytes. Here unknown members are passed over.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+
+use super::SnapshotDocument;
+use crate::format::page::TreeRoot;
+use crate::limits;
+use crate::protection::RepositoryId;
+use crate::report::Outcome;
+use crate::snapshot::{SnapshotId, SnapshotInfo};
+use crate::{Skipped, Timestamp};
+
+#[derive(serde::Deserialize)]
+pub(super) struct FlatSnapshot {
+    id: SnapshotId,
+    time: Timestamp,
+    stored: Option<Timestamp>,
+    source: String,
+    #[serde(deserialize_with = "identity")]
+    identity: Vec<String>,
+    host: String,
+    label: Option<String>,
+    tenant: Option<String>,
+    description: Option<String>,
+    tags: BTreeMap<String, String>,
+    position: BTreeMap<String, String>,
+    parent: Option<SnapshotId>,
+    outcome: Outcome,
+    entries: u64,
+    bytes_logical: u64,
+    bytes_added: u64,
+    #[serde(deserialize_with = "skipped")]
+    skipped: Vec<Skipped>,
+    skipped_count: u64,
+    tree: Option<TreeRoot>,
+    trailing: Option<TreeRoot>,
+    repository: RepositoryId,
+}
+
+impl From<FlatSnapshot> for SnapshotDocument {
+    fn from(flat: FlatSnapshot) -> Self {
+        let FlatSnapshot { id, time, stored, source, identity, host, label, tenant, .. } = flat;
+        let FlatSnapshot { description, tags, position, parent, outcome, .. } = flat;
+        let FlatSnapshot { entries, bytes_logical, bytes_added, skipped, skipped_count, .. } = flat;
+        let FlatSnapshot { tree, trailing, repository, .. } = flat;
+        let info = SnapshotInfo {
+            id,
+            time,
+            stored,
+            source,
+            identity,
+            host,
+            label,
+            tenant,
+            description,
+            tags,
+            position,
+            parent,
+            outcome,
+            entries,
+            bytes_logical,
+            bytes_added,
+            skipped,
+            skipped_count,
+        };
+        Self { info, tree, trailing, repository }
+    }
+}
+
+fn identity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    deserializer.deserialize_seq(AtMost { max: limits::IDENTITY_PARTS_MAX, items: PhantomData })
+}
+
+fn skipped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Skipped>, D::Error> {
+    deserializer.deserialize_seq(AtMost { max: limits::REPORT_SKIPPED_MAX, items: PhantomData })
+}
+
+/// A list that is given up when it gets longer than it may be: items can take many times what they are written in.
+struct AtMost<T> {
+    max: usize,
+    items: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for AtMost<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {} items", self.max)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            if items.len() >= self.max {
+                return Err(A::Error::invalid_length(items.len().saturating_add(1), &self));
+            }
+            items.push(item);
+        }
+        Ok(items)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::format::document::SnapshotDocument;
+    use crate::limits;
+
+    fn document(identity: usize, skipped: usize) -> String {
+        let zeros = "0".repeat(32);
+        let identity = vec!["\"\""; identity].join(",");
+        let skipped = vec![r#"{"name":"","reason":""}"#; skipped].join(",");
+        format!(
+            r#"{{"id":"{zeros}","repository":"{zeros}","time":"2026-11-20T08:00:00Z","stored":null,"source":"","host":"",
+            "identity":[{identity}],"skipped":[{skipped}],"label":null,"tags":{{}},"position":{{}},"outcome":"complete",
+            "entries":0,"bytes_logical":0,"bytes_added":0,"skipped_count":0,"unknown":[[{{}}]],
+            "tree":{{"id":"{zeros}{zeros}","len":1,"levels":2,"rows":3,"unknown":1}}}}"#
+        )
+    }
+
+    #[test]
+    fn unknown_members_are_passed_over_and_long_lists_given_up() {
+        let read = |identity, skipped| serde_json::from_str::<SnapshotDocument>(&document(identity, skipped));
+        let snapshot = read(limits::IDENTITY_PARTS_MAX, limits::REPORT_SKIPPED_MAX).unwrap();
+        assert_eq!(snapshot.tree.unwrap().levels, 2);
+        let written = serde_json::to_string(&snapshot).unwrap();
+        assert_eq!(serde_json::from_str::<SnapshotDocument>(&written).unwrap(), snapshot);
+        assert!(read(limits::IDENTITY_PARTS_MAX + 1, 0).unwrap_err().to_string().contains("at most"));
+        assert!(read(0, limits::REPORT_SKIPPED_MAX + 1).is_err());
+    }
+}
