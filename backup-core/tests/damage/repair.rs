@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use backup_core::repository::VerifyLevel;
+use backup_core::testing::{FailingSink, Fault, Manner, Operation};
 use backup_core::{Entry, EntryKind, EntryName, ErrorKind};
 
 use crate::common::{
@@ -116,7 +117,6 @@ async fn a_damaged_snapshot_is_stored_again_without_what_is_lost_and_the_origina
 
 #[tokio::test]
 async fn a_store_that_does_not_answer_loses_nothing() {
-    use backup_core::testing::{FailingSink, Fault, Operation};
     for protect in BOTH {
         let (setup, sink) = in_memory(protect, SMALL).await;
         setup.store(&source(1)).await;
@@ -149,5 +149,30 @@ async fn a_store_that_does_not_answer_loses_nothing() {
         }
         println!("{protect:?}: {failed} gets failed");
         assert!(failed > 5);
+    }
+}
+
+#[tokio::test]
+async fn what_is_misread_once_is_not_lost() {
+    for protect in BOTH {
+        let (setup, sink) = in_memory(protect, SMALL).await;
+        setup.store(&source(1)).await;
+        let stored = objects(&sink).await;
+        let mut misread = 0;
+        for nth in 1.. {
+            let sink = sink_of(&stored).await;
+            let short = Fault::at(nth).of(Operation::Get).in_manner(Manner::CutShort);
+            let failing = FailingSink::new(sink.clone(), [short]);
+            let Ok(opened) = setup.reopen(Arc::new(failing.clone())).await else { continue };
+            let repaired = opened.repository.repair_snapshots(false, &opened.job).await;
+            let snapshots = objects(&sink).await.keys().filter(|key| key.starts_with("snapshots/")).count();
+            assert_eq!(snapshots, 1, "the {nth}th get: {repaired:?}");
+            if failing.struck() == 0 {
+                break;
+            }
+            misread += 1;
+        }
+        println!("{protect:?}: {misread} gets misread");
+        assert!(misread > 5);
     }
 }
