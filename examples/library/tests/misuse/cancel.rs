@@ -12,7 +12,10 @@ use backup_sinks::MemorySink;
 use backup_sources::DirectoryTarget;
 
 use crate::bad::{At, BadSource, BadTarget, Does};
-use crate::common::{ends, good_source, is_valid, job, job_cancelled_soon, repository, repository_on, works};
+use crate::common::{
+    ends, good_source, is_valid, job, job_cancelled_once, job_cancelled_soon, repository, repository_on,
+    works,
+};
 
 #[tokio::test]
 async fn a_source_that_hangs_is_left_when_the_job_is_cancelled() {
@@ -67,7 +70,10 @@ async fn a_store_that_hangs_at_any_call_is_left_when_the_job_is_cancelled() {
             let repository = repository_on(Arc::new(memory.clone())).await;
             let first = works(&repository).await;
             let sink = Arc::new(FailingSink::new(memory.clone(), [Fault::at(nth).of(operation).hanging()]));
-            let job = job_cancelled_soon();
+            let job = job_cancelled_once({
+                let sink = sink.clone();
+                move || sink.struck() > 0
+            });
             let protection = repository.protection().clone();
             let everything = async {
                 let open = Repository::open(sink.clone(), protection, TransformSet::builtin(), &job).await?;
@@ -169,7 +175,7 @@ async fn drop_backups_everywhere() {
         let report = ends(repository.verify(&Default::default(), &job())).await.unwrap();
         assert!(report.is_clean(), "after {polls} polls: {report:?}");
     }
-    assert!(polls > 5, "{polls}");
+    assert!(polls > 3, "{polls}");
     let listed = repository.snapshots(&job()).await.unwrap().len();
     is_valid(&repository, Arc::new(sink), listed).await;
 }
@@ -203,7 +209,7 @@ async fn a_restore_dropped_at_any_await_point_leaves_no_file_that_is_not_whole()
             break;
         }
     }
-    assert!(polls > 3);
+    assert!(polls > 1);
 }
 
 #[tokio::test]

@@ -27,9 +27,17 @@ pub(crate) fn job() -> JobContext {
 
 /// A job that is cancelled after a moment.
 pub(crate) fn job_cancelled_soon() -> JobContext {
+    job_cancelled_once(|| true)
+}
+
+/// A job that is cancelled a moment after something has come about.
+pub(crate) fn job_cancelled_once(come_about: impl Fn() -> bool + Send + 'static) -> JobContext {
     let token = CancellationToken::new();
     let cancel = token.clone();
     tokio::spawn(async move {
+        while !come_about() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
         cancel.cancel();
     });
