@@ -176,14 +176,14 @@ impl VerifyReport {
     }
 }
 
-/// What a repair of the index did.
+/// What a repair of the index or of snapshots did.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RepairReport {
     /// Packs whose content is indexed anew, or snapshots that are stored again.
     pub rebuilt: u64,
     /// Objects that could not be read, and entries of snapshots.
     pub lost: Vec<DamagedObject>,
-    /// The snapshots that are stored again.
+    /// The snapshots that are stored again; none of a repair of the index.
     pub snapshots: Vec<RepairedSnapshot>,
 }
 

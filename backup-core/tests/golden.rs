@@ -144,7 +144,7 @@ async fn encrypted(sink: Arc<dyn Sink>) -> Snapshots {
     let options = CreateOptions { chunker: SMALL, ..CreateOptions::default() };
     let repository = Repository::create(sink.clone(), keyring.clone(), options, &job).await.unwrap();
     let setup = Setup { repository, protection: keyring.clone(), job };
-    // So many that their pages have pages of references, and a file whose chunks do.
+    // So many that their pages have a page of references; and a file with a page of chunks.
     let few =
         |number: usize| TestEntry::file(&format!("many/{number:05}"), random(number as u64, number % 90));
     let mut entries: Vec<TestEntry> = (0..1_500).map(few).collect();

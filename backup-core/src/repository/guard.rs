@@ -15,6 +15,8 @@ use crate::{Error, ErrorKind, JobContext, Result};
 /// Runs a call until it ends or the job is cancelled, and turns its panic into an error.
 pub(crate) async fn run<T>(job: &JobContext, call: impl Future<Output = Result<T>>) -> Result<T> {
     let call = AssertUnwindSafe(call).catch_unwind();
+    // Not `JobContext::until_cancelled`: each further function around a call holds it once more, and the futures of jobs are
+    // so large that threads of 2 MiB ran out of stack.
     tokio::select! {
         // What is done is done, even if the job is cancelled at the same moment.
         biased;

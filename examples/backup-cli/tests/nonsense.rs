@@ -338,6 +338,32 @@ fn ctrl_c_sigterm_and_sighup_end_a_job_in_good_order() {
     scratch.ok(["verify", "--level", "content"]);
 }
 
+#[test]
+fn damaged_snapshots_are_stored_again_without_what_is_lost() {
+    let scratch = Scratch::with_repository();
+    std::fs::write(scratch.path("tree/big"), common::pseudo_random(300_000, 4)).unwrap();
+    let original = scratch.snapshot();
+    assert_eq!(scratch.json(0, ["repair", "snapshots"])["rebuilt"], 0);
+    let below = |path: &std::path::Path| std::fs::read_dir(path).unwrap().next().unwrap().unwrap().path();
+    let pack = below(&below(&scratch.path("repository/data")));
+    let damaged = flipped(&std::fs::read(&pack).unwrap());
+    std::fs::remove_file(&pack).unwrap();
+    std::fs::write(&pack, damaged).unwrap();
+    let planned = scratch.json(3, ["repair", "snapshots", "--dry-run"]);
+    assert_eq!(scratch.json(0, ["list"])["snapshots"].as_array().unwrap().len(), 1);
+    let done = scratch.json(3, ["repair", "snapshots"]);
+    assert_eq!((&done["rebuilt"], &done["lost"]), (&planned["rebuilt"], &planned["lost"]));
+    let lost = done["lost"].to_string();
+    assert!(done["rebuilt"] == 1 && lost.contains("tree/big") && lost.contains(&original), "{done:#}");
+    let repaired = &done["snapshots"][0];
+    assert_eq!(repaired["original"], *original);
+    scratch.ok(["restore", repaired["repaired"].as_str().unwrap(), "--to", "target"]);
+    assert_eq!(std::fs::read_to_string(scratch.path("target/tree/a.txt")).unwrap(), "alpha\n");
+    assert!(!scratch.path("target/tree/big").exists());
+    // What was stored again is not stored a third time.
+    assert!(scratch.ok(["repair", "snapshots"]).out.contains("0 snapshots"));
+}
+
 /// Waits until the program heeds these signals itself: proc_pid_status(5), `SigCgt`.
 fn wait_for_handlers(child: &std::process::Child, signals: &[Signal]) {
     let wanted = signals.iter().fold(0_u64, |bits, signal| bits | (1 << (signal.as_raw() - 1)));
