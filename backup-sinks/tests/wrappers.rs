@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use backup_core::resources::RateLimit;
 use backup_core::testing::sink::conformance;
-use backup_core::testing::{FailingSink, Fault, Operation, RecordingSink};
+use backup_core::testing::{FailingSink, Fault, Manner, Operation, RecordingSink};
 use backup_core::{ErrorKind, GetRange, ObjectKey, PutOutcome, Sink, SinkExt};
 use backup_sinks::{Cached, MemorySink, Prefixed, RateLimited, ReadOnly, Retry, RetryPolicy};
 use sha2::{Digest, Sha256};
@@ -210,6 +210,21 @@ async fn many_readers_at_once_fetch_an_object_once() {
         assert_eq!(read.unwrap(), "rows");
     }
     assert_eq!(sink.count(Operation::Get), 1);
+}
+
+#[tokio::test]
+async fn what_was_read_in_part_is_not_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let memory = MemorySink::new();
+    // The name of a snapshot is no digest that could tell.
+    let name = key("snapshots/drawn-at-random");
+    memory.put(&name, "a snapshot".into()).await.unwrap();
+    let cut_short = Fault::at(1).of(Operation::Get).in_manner(Manner::CutShort);
+    let sink = FailingSink::new(memory, [cut_short.from_then_on()]);
+    let cached = Cached::open(Arc::new(sink.clone()), directory.path(), 1 << 20).unwrap();
+    assert_ne!(cached.get(&name, GetRange::Full).await.unwrap().bytes, "a snapshot");
+    sink.set_faults([]);
+    assert_eq!(cached.get(&name, GetRange::Full).await.unwrap().bytes, "a snapshot");
 }
 
 #[tokio::test]

@@ -100,8 +100,13 @@ impl<S: Sink + ?Sized> Sink for Cached<S> {
         let whole = match self.inner.get(key, GetRange::Full).await {
             // Too long to be an object of a repository: not to be kept.
             Err(e) if e.kind() == ErrorKind::LimitExceeded => return self.inner.get(key, range).await,
-            other => other?.bytes,
+            other => other?,
         };
+        // A part that passes for the whole would stay where the name is no digest: a snapshot could be read no more.
+        if u64::try_from(whole.bytes.len()) != Ok(whole.object_len) {
+            return self.inner.get(key, range).await;
+        }
+        let whole = whole.bytes;
         self.keep(key, whole.clone()).await;
         range.cut(&whole).map_err(|e| e.with_object(key))
     }

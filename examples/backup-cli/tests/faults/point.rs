@@ -8,8 +8,9 @@ use backup_core::testing::{FailingSink, Fault, Manner, Operation, RecordingSink}
 use backup_core::{ObjectKey, Sink};
 
 use crate::judge::{INDEX, Judge, acknowledged, deleted};
-use crate::verbs::{Base, Does, Verb};
-use crate::world::{Ran, Stop, World, copy_of, objects};
+use crate::stores::Store;
+use crate::verbs::{Base, Does, State, Verb};
+use crate::world::{Objects, Ran, Stop, World, copy_of, objects};
 
 /// When what is late has its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,10 @@ pub(crate) fn points_of(operation: Operation, count: u64) -> Vec<Point> {
 }
 
 impl Point {
+    pub(crate) fn manner(&self) -> Manner {
+        self.manner
+    }
+
     /// Runs the command with the fault and judges; whether the fault came about.
     pub(crate) async fn try_on(&self, world: &World, base: &Base, verb: &Verb, reference: &Ran) -> bool {
         let what = format!("{}: {:?}, stopped by {:?}", verb.name, self.fault, self.stop);
@@ -87,7 +92,7 @@ impl Point {
         let below: Arc<dyn Sink> = Arc::new(recording.clone());
         let failing = FailingSink::over(below, [self.fault.clone()]);
         let to = world.scratch();
-        let mut arguments = verb.arguments(Some(&to));
+        let mut arguments = [made.arguments(), verb.arguments(Some(&to))].concat();
         if !verb.reads() && verb.does != Does::Init {
             arguments.insert(0, "--json".to_owned());
         }
@@ -99,7 +104,7 @@ impl Point {
         let broken = if breaks { failing.struck_at() } else { Vec::new() };
         let probed = failing.struck_at().iter().any(|key| key.starts_with("control/probe"));
         failing.set_faults([]);
-        self.check_exit(&ran, struck, probed, &judge.what);
+        self.check_exit(verb, &ran, struck, probed, &judge.what);
         if self.settling == Settling::Before {
             failing.settle().await;
         }
@@ -112,14 +117,18 @@ impl Point {
         if verb.reads() {
             self.check_reading(verb, &ran, reference, &judge, to.path());
             assert_eq!(objects(&*store).await, *objects_before, "{}: the store was changed", judge.what);
-        } else if objects(&*store).await != *objects_before {
-            self.check_store(verb, &ran, &judge, &store, &broken).await;
+        } else {
+            let held = objects(&*store).await;
+            if held != *objects_before {
+                self.check_store(verb, &ran, &judge, &store, held, &broken).await;
+            }
         }
-        self.check_next(verb, &judge, &store, &failing, reference, &broken).await;
+        self.check_next(verb, &judge, &made, &failing, reference, &broken).await;
+        made.remove().await;
         struck
     }
 
-    fn check_exit(&self, ran: &Ran, struck: bool, probed: bool, what: &str) {
+    fn check_exit(&self, verb: &Verb, ran: &Ran, struck: bool, probed: bool, what: &str) {
         let stopped = matches!(self.manner, Manner::Last { .. }) && struck;
         match ran.exit {
             None => assert!(stopped && self.stop == Stop::Drop, "{what}: {ran:?}"),
@@ -137,7 +146,7 @@ impl Point {
         assert!(!out.contains("panicked") && !out.contains("\"internal\""), "{what}: {ran:?}");
         // A repeated request is everyday life, and no failure. Only a probe asks who created what.
         if self.manner == Manner::Repeated && !probed {
-            assert_eq!(ran.exit, Some(Exit::Done), "{what}: {ran:?}");
+            assert_eq!(ran.exit, Some(verb.ends()), "{what}: {ran:?}");
         }
         // What fails is said.
         if matches!(self.manner, Manner::Before) && struck && ran.exit == Some(Exit::Failed) {
@@ -149,6 +158,11 @@ impl Point {
     /// Whether the store hides objects that are there, which nobody can notice.
     fn hides(&self) -> bool {
         self.operation == Operation::List && matches!(self.manner, Manner::CutShort | Manner::Stale { .. })
+    }
+
+    /// Whether something is read, listed or stored in part.
+    fn in_part(&self) -> bool {
+        matches!(self.manner, Manner::CutShort | Manner::Stale { .. })
     }
 
     fn check_reading(
@@ -183,6 +197,7 @@ impl Point {
         ran: &Ran,
         judge: &Judge<'_>,
         store: &Arc<dyn Sink>,
+        held: Objects,
         broken: &[String],
     ) {
         let what = &judge.what;
@@ -194,18 +209,21 @@ impl Point {
                 store.delete(&config).await.unwrap();
                 return;
             }
-            if !objects(&**store).await.contains_key(&config) {
+            if !held.contains_key(&config) {
                 assert_ne!(ran.exit, Some(Exit::Done), "{what}: {ran:?}");
                 return;
             }
         }
+        if verb.does == Does::Mends {
+            judge.is_repaired(&held, ran, broken, self.in_part(), false).await;
+            return;
+        }
         // Also before what is damaged is removed, which nobody can do at once; and the next run finds it there.
-        let held = objects(&**store).await;
         judge.restores(&copy_of(&held).await, &judge.base.snapshots).await;
         let mut broken = broken.to_vec();
         // Of what was read or listed in part a repair takes less into the index. It is found nevertheless, but slowly.
-        let in_part = matches!(self.manner, Manner::CutShort | Manner::Stale { .. });
-        if verb.ailing && (in_part || ran.exit != Some(Exit::Done)) {
+        let in_part = self.in_part();
+        if verb.on == State::Ailing && (in_part || ran.exit != Some(Exit::Done)) {
             broken.extend_from_slice(&judge.base.ails);
         } else if verb.name == "repair index" && in_part {
             broken.push(INDEX.to_owned());
@@ -223,14 +241,15 @@ impl Point {
         &self,
         verb: &Verb,
         judge: &Judge<'_>,
-        store: &Arc<dyn Sink>,
+        store: &Store,
         failing: &FailingSink<dyn Sink>,
         reference: &Ran,
         broken: &[String],
     ) {
         let what = &judge.what;
         let to = judge.world.scratch();
-        let next = judge.world.run(store.clone(), &verb.arguments(Some(&to))).await;
+        let arguments = [store.arguments(), verb.arguments(Some(&to))].concat();
+        let next = judge.world.run(store.sink.clone(), &arguments).await;
         if self.settling == Settling::AfterTheNextRun {
             failing.settle().await;
         }
@@ -241,13 +260,18 @@ impl Point {
             }
             // It was removed, although nobody was told.
             (Does::Writes, Some(Exit::Nothing)) => assert_eq!(verb.name, "key remove", "{what}: {next:?}"),
+            // What was stored again before is not reported.
+            (Does::Mends, Some(Exit::Partial)) => {}
             _ => assert_eq!(next.exit, Some(Exit::Done), "{what}: {next:?}"),
         }
         match verb.does {
             Does::Prints => assert_eq!(next.out, reference.out, "{what}"),
             Does::Measures | Does::Restores => {}
+            Does::Mends => {
+                judge.is_repaired(&objects(&*store.sink).await, &next, broken, self.in_part(), true).await;
+            }
             _ => {
-                let copy = copy_of(&objects(&**store).await).await;
+                let copy = copy_of(&objects(&*store.sink).await).await;
                 judge.is_whole(&copy, broken).await;
                 judge.all_restore(&copy, &acknowledged(&next)).await;
             }

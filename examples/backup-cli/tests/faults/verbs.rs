@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use backup_cli::exit::Exit;
 use backup_sinks::MemorySink;
 use serde_json::Value;
 
 use crate::judge::INDEX;
+use crate::repaired::Hurt;
 use crate::world::{CHUNKS, Objects, Restored, World, objects, tree_of};
 
 /// What a command does to the repository.
@@ -15,6 +17,8 @@ pub(crate) enum Does {
     Init,
     /// Adds to it, or changes who can open it.
     Writes,
+    /// Stores snapshots again of which something is lost.
+    Mends,
     /// Creates something and deletes it again.
     Probes,
     /// Nothing; what it prints is the same each time.
@@ -28,25 +32,38 @@ pub(crate) enum Does {
 /// What an empty store holds.
 static NOTHING: Objects = Objects::new();
 
+/// What a command starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Sound,
+    /// The index lacks parts.
+    Ailing,
+    /// Content is lost.
+    Hurt,
+}
+
 /// A command.
 #[derive(Debug, Clone)]
 pub(crate) struct Verb {
     pub name: &'static str,
     pub arguments: Vec<String>,
     pub does: Does,
-    /// Whether it starts from the repository that lacks parts of its index.
-    pub ailing: bool,
+    pub on: State,
 }
 
 impl Verb {
     pub(crate) fn new(name: &'static str, does: Does, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
-        Self { name, does, arguments, ailing: false }
+        Self { name, does, arguments, on: State::Sound }
     }
 
-    fn ailing(mut self) -> Self {
-        self.ailing = true;
-        self
+    fn on(self, on: State) -> Self {
+        Self { on, ..self }
+    }
+
+    /// How it ends if nothing goes wrong.
+    pub(crate) fn ends(&self) -> Exit {
+        if self.on == State::Hurt { Exit::Partial } else { Exit::Done }
     }
 
     pub(crate) fn reads(&self) -> bool {
@@ -71,6 +88,7 @@ pub(crate) struct Base {
     pub ailing: Objects,
     /// What is wrong with them, as `verify` calls it.
     pub ails: Vec<String>,
+    pub hurt: Hurt,
     pub snapshots: BTreeMap<String, Restored>,
     /// What a snapshot of the tree, as it stands now, must restore to.
     pub tree: Restored,
@@ -119,7 +137,8 @@ impl Base {
             ),
             Verb::new("run", Does::Writes, &["run", "both"]),
             Verb::new("repair index", Does::Writes, &["repair", "index"]),
-            Verb::new("repair bad index", Does::Writes, &["repair", "index"]).ailing(),
+            Verb::new("repair bad index", Does::Writes, &["repair", "index"]).on(State::Ailing),
+            Verb::new("repair snapshots", Does::Mends, &["repair", "snapshots"]).on(State::Hurt),
             Verb::new("key add", Does::Writes, &["key", "add", &other]),
             Verb::new("key remove", Does::Writes, &["key", "remove", &added]),
             Verb::new("check", Does::Probes, &["check"]),
@@ -141,15 +160,17 @@ impl Base {
         ailing.remove(segments[0]);
         ailing.insert(segments[1].clone(), objects[segments[1]].slice(..100));
         let ails = vec![INDEX.to_owned(), segments[1].to_string()];
-        Self { objects, ailing, ails, snapshots, tree: tree_of(&world.path("tree")), verbs }
+        let hurt = Hurt::make(world, &objects).await;
+        Self { objects, ailing, ails, hurt, snapshots, tree: tree_of(&world.path("tree")), verbs }
     }
 
     /// What a command starts from.
     pub(crate) fn start(&self, verb: &Verb) -> &Objects {
-        match (verb.does, verb.ailing) {
+        match (verb.does, verb.on) {
             (Does::Init, _) => &NOTHING,
-            (_, true) => &self.ailing,
-            (_, false) => &self.objects,
+            (_, State::Sound) => &self.objects,
+            (_, State::Ailing) => &self.ailing,
+            (_, State::Hurt) => &self.hurt.objects,
         }
     }
 

@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 use crate::common::pseudo_random;
 use crate::stores::{Make, Store};
+use crate::verbs::Base;
 
 /// Longer than any command takes, also on a machine that is busy with other things.
 const TIME_MAX: Duration = Duration::from_secs(30);
@@ -67,6 +68,8 @@ pub(crate) type Restored = BTreeMap<String, (String, Vec<u8>)>;
 pub(crate) struct World {
     directory: tempfile::TempDir,
     make: Make,
+    /// Whether commands keep copies of what they read; each store starts with those in the directory `copies`.
+    copies: bool,
 }
 
 /// What a command did.
@@ -87,11 +90,11 @@ pub(crate) enum Stop {
 
 impl World {
     /// Whose stores are made in this way.
-    pub(crate) fn new(make: Make) -> Self {
+    pub(crate) fn new(make: impl Fn(&Path) -> Store + Send + Sync + 'static) -> Self {
         // Restores sync their file system, which costs nothing in memory.
         let memory = Path::new("/dev/shm");
         let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let world = Self { directory: directory.unwrap(), make };
+        let world = Self { directory: directory.unwrap(), make: Box::new(make), copies: false };
         std::fs::write(world.path("key"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
         std::fs::write(world.path("other"), "HxECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
         std::fs::write(world.path("backup.toml"), CONFIGURATION).unwrap();
@@ -99,9 +102,43 @@ impl World {
         world
     }
 
+    /// Whose commands keep copies of what they read.
+    pub(crate) fn with_copies(make: impl Fn(&Path) -> Store + Send + Sync + 'static) -> Self {
+        let world = Self { copies: true, ..Self::new(make) };
+        std::fs::create_dir(world.path("copies")).unwrap();
+        world
+    }
+
+    /// Makes copies of all that may be copied, with which stores start from now on.
+    pub(crate) async fn read_all(&self, base: &Base) {
+        let sink = copy_of(&base.objects).await;
+        let copies = self.path("copies").display().to_string();
+        for id in base.snapshots.keys() {
+            let to = self.scratch().path().display().to_string();
+            self.ok(&sink, &["--cache-dir", &copies, "restore", id, "--to", &to]).await;
+        }
+        let count = std::fs::read_dir(directory_in(&self.path("copies")).unwrap()).unwrap().count();
+        let kept = |key: &&ObjectKey| {
+            ["index/", "meta/", "snapshots/"].iter().any(|kept| key.as_str().starts_with(kept))
+        };
+        assert_eq!(count, base.objects.keys().filter(kept).count());
+    }
+
     /// A store that holds these objects.
     pub(crate) async fn store_of(&self, objects: &Objects) -> Store {
-        let store = (self.make)(self.directory.path());
+        let mut store = (self.make)(self.directory.path());
+        if self.copies {
+            let copies = self.scratch();
+            if let Some(from) = directory_in(&self.path("copies")) {
+                let to = copies.path().join(from.file_name().unwrap());
+                std::fs::create_dir(&to).unwrap();
+                for entry in std::fs::read_dir(&from).unwrap() {
+                    let entry = entry.unwrap();
+                    std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+                }
+            }
+            store.copies = Some(copies);
+        }
         for (key, bytes) in objects {
             store.sink.put(key, bytes.clone()).await.unwrap();
         }
@@ -195,10 +232,11 @@ impl World {
             draws: false,
         };
         let mut all: Vec<OsString> =
-            ["backup", "--jobs", "1", "--progress", "none", "--no-cache", "--config"]
-                .map(OsString::from)
-                .into();
+            ["backup", "--jobs", "1", "--progress", "none", "--config"].map(OsString::from).into();
         all.push(self.path("backup.toml").into());
+        if !arguments.iter().any(|argument| argument == "--cache-dir") {
+            all.push("--no-cache".into());
+        }
         all.extend(arguments.iter().map(OsString::from));
         let token = CancellationToken::new();
         let mut job = tokio::spawn(backup_cli::main_with(registry, all, console, token.clone()));
@@ -227,6 +265,11 @@ impl Ran {
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
+}
+
+/// The directory that is in this one.
+fn directory_in(path: &Path) -> Option<PathBuf> {
+    std::fs::read_dir(path).unwrap().next().map(|entry| entry.unwrap().path())
 }
 
 /// What a store holds.
