@@ -157,11 +157,30 @@ mod tests {
             for len in 0..bytes.len() {
                 prop_assert!(Directory::decode(&bytes[..len]).is_err());
             }
+            let longer = [bytes, vec![0]].concat();
+            prop_assert!(Directory::decode(&longer).is_err());
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = Directory::decode(&bytes);
         }
+    }
+
+    #[test]
+    fn the_chunks_of_all_frames_together_are_limited() {
+        let directory = |counts: [usize; 2]| {
+            let mut bytes = vec![2];
+            for count in counts {
+                bytes.extend([1, 1, 0]);
+                put_varint(&mut bytes, count as u64);
+            }
+            Directory::decode(&bytes).unwrap_err().to_string()
+        };
+        let short = "shorter than its chunks need";
+        assert!(directory([limits::PACK_CHUNKS_MAX / 2, limits::PACK_CHUNKS_MAX / 2]).contains(short));
+        assert!(directory([limits::PACK_CHUNKS_MAX, 0]).contains(short));
+        assert!(directory([limits::PACK_CHUNKS_MAX, 1]).contains("chunks of an object"));
+        assert!(directory([limits::PACK_CHUNKS_MAX + 1, 0]).contains("chunks of an object"));
     }
 }

@@ -145,13 +145,6 @@ impl PackRecord {
         }
         Ok(Self { digest, object_type, object_len, header, frames })
     }
-
-    /// Where each frame starts in the pack.
-    pub fn frame_offset(&self, ordinal: u32) -> Option<u64> {
-        let before = self.frames.get(..ordinal as usize)?;
-        let sum: u64 = before.iter().map(|frame| u64::from(frame.stored_len)).sum();
-        Some((self.header.len() as u64).saturating_add(sum))
-    }
 }
 
 /// Row frames: all identities first, then the places column by column, which compresses better than row by row.
@@ -218,13 +211,21 @@ mod tests {
             for len in 0..bytes.len() {
                 prop_assert!(decode_rows(&bytes[..len], &mut Vec::new()).is_err());
             }
+            let longer = [bytes, vec![0]].concat();
+            prop_assert!(decode_rows(&longer, &mut Vec::new()).is_err());
         }
 
         #[test]
         fn a_head_survives(session: [u8; 16], supersedes in prop::collection::vec(any::<[u8; 32]>(), 0..4), pack_frames: u32, pages in prop::collection::vec((any::<u128>(), 0_u32..=4096), 0..20)) {
             let pages = pages.into_iter().map(|(id, rows)| (ShortId(id), rows)).collect();
             let head = SegmentHead { session: SnapshotId::from_bytes(session), supersedes, pack_frames, pages };
-            prop_assert_eq!(SegmentHead::decode(&head.encode()).unwrap(), head);
+            let bytes = head.encode();
+            for len in 0..bytes.len() {
+                prop_assert!(SegmentHead::decode(&bytes[..len]).is_err());
+            }
+            let longer = [&bytes[..], &[0]].concat();
+            prop_assert!(SegmentHead::decode(&longer).is_err());
+            prop_assert_eq!(SegmentHead::decode(&bytes).unwrap(), head);
         }
 
         #[test]
@@ -243,5 +244,21 @@ mod tests {
             let _ = SegmentHead::decode(&bytes);
             let _ = PackRecord::decode_all(&bytes);
         }
+    }
+
+    #[test]
+    fn one_chunk_may_stand_in_two_places_and_rows_ascend() {
+        let row = |id, pack| IndexRow { id: ShortId(id), pack, frame: 0, offset: 0, len: 1 };
+        let decode = |rows: &[IndexRow]| {
+            let mut back = Vec::new();
+            decode_rows(&encode_rows(rows), &mut back).map(|()| back)
+        };
+        let twice = [row(3, 0), row(3, 1), row(4, 0)];
+        assert_eq!(decode(&twice).unwrap(), twice);
+        assert_eq!(decode(&[row(4, 0), row(3, 0)]).unwrap_err().kind(), crate::ErrorKind::Corruption);
+        // What stood in the buffer before has no part in the order.
+        let mut rows = vec![row(9, 0)];
+        decode_rows(&encode_rows(&twice), &mut rows).unwrap();
+        assert_eq!(rows.len(), 4);
     }
 }

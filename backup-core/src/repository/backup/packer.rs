@@ -15,6 +15,9 @@ use crate::{ChunkId, Error, Result, ShortId};
 
 use super::shared::Shared;
 
+// A frame that is not full yet has room for any chunk.
+const _: () = assert!(limits::FRAME_TARGET_BYTES + limits::CHUNK_BYTES_MAX <= limits::FRAME_PLAIN_BYTES_MAX);
+
 /// A pack that is ready to be put.
 #[derive(Debug)]
 pub(crate) struct FinishedPack {
@@ -72,10 +75,6 @@ impl Packer {
     }
 
     fn push(&mut self, id: ShortId, len: u32, bytes: &[u8]) -> Result<()> {
-        let full = self.frame.len().saturating_add(bytes.len()) > limits::FRAME_PLAIN_BYTES_MAX;
-        if full {
-            self.flush_frame()?;
-        }
         self.frame.extend_from_slice(bytes);
         self.chunks.push(ChunkRecord { id, len });
         if self.frame.len() >= self.frame_target { self.flush_frame() } else { Ok(()) }
