@@ -27,6 +27,9 @@ const _: () = assert!(
         <= limits::SEGMENT_BYTES_MAX
 );
 
+// Its bytes limit its packs, too.
+const _: () = assert!(limits::SEGMENT_TARGET_BYTES / PACK_BYTES_MAX < SEGMENT_PACKS_MAX);
+
 /// Gathers packs and the rows of their chunks.
 #[derive(Debug, Default)]
 pub(crate) struct SegmentBuilder {
@@ -49,9 +52,7 @@ impl SegmentBuilder {
 
     /// Whether it must be written before anything else is added.
     pub(crate) fn is_full(&self) -> bool {
-        self.rows.len() >= limits::SEGMENT_ROWS_TARGET
-            || self.bytes >= limits::SEGMENT_TARGET_BYTES
-            || self.packs.len() >= SEGMENT_PACKS_MAX
+        self.rows.len() >= limits::SEGMENT_ROWS_TARGET || self.bytes >= limits::SEGMENT_TARGET_BYTES
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -99,4 +100,48 @@ pub(crate) fn seal_segment(
         writer.push_frame(&encode_rows(page), &[])?;
     }
     writer.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ShortId;
+    use crate::format::directory::FrameRecord;
+
+    fn pack(frames: usize) -> PackRecord {
+        let frames = vec![FrameRecord { stored_len: 1, plain_len: 1, mask: 0 }; frames];
+        let object_type = ObjectType::Data;
+        PackRecord { digest: [7; 32], object_type, object_len: 1, header: vec![1; 100], frames }
+    }
+
+    fn rows(count: usize) -> Vec<IndexRow> {
+        let row = |id: usize| IndexRow { id: ShortId(id as u128), pack: 9, frame: 0, offset: 0, len: 1 };
+        (0..count).map(row).collect()
+    }
+
+    #[test]
+    fn a_segment_is_full_of_rows_or_of_bytes() {
+        let mut segment = SegmentBuilder::default();
+        assert!(segment.is_empty() && !segment.is_full());
+        segment.push(pack(1), rows(limits::SEGMENT_ROWS_TARGET - 1));
+        assert!(!segment.is_empty() && !segment.is_full());
+        segment.push(pack(1), rows(1));
+        assert!(segment.is_full());
+
+        let mut segment = SegmentBuilder::default();
+        let packs = limits::SEGMENT_TARGET_BYTES.div_ceil(PACK_BYTES_MAX + 100 + 50_000 * FRAME_BYTES_MAX);
+        for _ in 0..packs {
+            assert!(!segment.is_full());
+            segment.push(pack(50_000), Vec::new());
+        }
+        assert!(segment.is_full() && segment.rows.is_empty());
+    }
+
+    #[test]
+    fn rows_name_their_pack_by_its_place_in_the_segment() {
+        let mut segment = SegmentBuilder::default();
+        segment.push(pack(1), rows(2));
+        segment.push(pack(1), rows(1));
+        assert_eq!(segment.rows.iter().map(|row| row.pack).collect::<Vec<_>>(), [0, 0, 1]);
+    }
 }
