@@ -1,20 +1,15 @@
 //! The index beyond memory: with the least memory for it everything works as with plenty, and what keeps scratch files
-//! from being written or read is an error, never a chunk said to be missing. And segments as others may write them.
+//! from being written or read is an error, never a chunk said to be missing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use backup_core::format::object::ObjectWriter;
-use backup_core::format::segment::SegmentHead;
 use backup_core::repository::{BackupOptions, ParentChoice, VerifyLevel};
 use backup_core::testing::{FailingSink, Fault, Operation};
-use backup_core::{
-    ErrorKind, JobContext, ObjectKey, ObjectType, Resources, Result, Sink, SnapshotId, Zstd, limits,
-};
+use backup_core::{ErrorKind, JobContext, Resources, Result};
 use common::{
     BOTH, Protect, Setup, TINY, TestEntry, TestSource, delete_all, in_memory, objects, random, sink_of, text,
 };
@@ -150,111 +145,4 @@ async fn a_scratch_directory_that_is_not_there_is_an_error_and_no_missing_chunk(
     // And with one that is there the same handle works.
     let healed = Setup { repository: broken.repository, ..spilled(&setup) };
     healed.assert_restores(id, &source).await;
-}
-
-/// Seals a segment of these frames.
-fn segment(setup: &Setup, head: &SegmentHead, frames: &[Vec<u8>]) -> (String, Vec<u8>) {
-    let mut salt = [0; 32];
-    setup.job.random().fill(&mut salt).unwrap();
-    let transforms = [Arc::new(Zstd::default()) as _];
-    let mut writer =
-        ObjectWriter::new(&*setup.protection, ObjectType::Index, &transforms, salt, Vec::new()).unwrap();
-    for frame in [head.encode()].iter().chain(frames) {
-        writer.push_frame(frame, &[]).unwrap();
-    }
-    let sealed = writer.finish().unwrap();
-    (format!("index/{}", hex(&sealed.digest)), sealed.bytes.to_vec())
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn head(session: SnapshotId, supersedes: Vec<[u8; 32]>, pack_frames: u32) -> SegmentHead {
-    SegmentHead { session, supersedes, pack_frames, pages: Vec::new() }
-}
-
-#[tokio::test]
-async fn a_segment_that_would_hold_too_much_is_set_aside_before_it_takes_memory() {
-    let (setup, sink) = in_memory(Protect::Encrypted, TINY).await;
-    let source = source(1);
-    let id = setup.store(&source).await;
-    let frames = limits::SEGMENT_BYTES_MAX / limits::FRAME_PLAIN_BYTES_MAX;
-    let zeros = vec![vec![0; limits::FRAME_PLAIN_BYTES_MAX]; frames];
-    let (key, bytes) = segment(&setup, &head(id, Vec::new(), 0), &zeros);
-    sink.put(&ObjectKey::new(&key).unwrap(), bytes.into()).await.unwrap();
-    let report = setup.verify(VerifyLevel::Structure).await.unwrap();
-    let [damaged] = &report.damaged_objects[..] else { panic!("{:?}", report.damaged_objects) };
-    assert_eq!(damaged.object, key);
-    assert!(damaged.reason.contains("67108864"), "{}", damaged.reason);
-    setup.assert_restores(id, &source).await;
-}
-
-#[tokio::test]
-async fn a_segment_half_of_which_is_nonsense_is_set_aside_as_a_whole() {
-    let (setup, sink) = in_memory(Protect::Plain, TINY).await;
-    let source = source(1);
-    let id = setup.store(&source).await;
-    let all = objects(&sink).await;
-    let (good, _) = all.iter().find(|(key, _)| key.starts_with("index/")).unwrap();
-    // A pack that is there, with no rows that can be read: it must not count as known.
-    let (name, pack) = all.iter().find(|(key, _)| key.starts_with("data/")).unwrap();
-    let mut digest = [0; 32];
-    for (byte, digits) in digest.iter_mut().zip(name.rsplit('/').next().unwrap().as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
-    }
-    let record = backup_core::format::segment::PackRecord {
-        digest,
-        object_type: ObjectType::Data,
-        object_len: pack.len() as u64,
-        header: Vec::new(),
-        frames: Vec::new(),
-    };
-    let mut packs = Vec::new();
-    record.encode(&mut packs);
-    let (key, bytes) = segment(&setup, &head(id, Vec::new(), 1), &[packs, vec![0xff; 50]]);
-    sink.delete(&ObjectKey::new(good).unwrap()).await.unwrap();
-    sink.put(&ObjectKey::new(&key).unwrap(), bytes.into()).await.unwrap();
-    let opened = setup.reopen(Arc::new(sink)).await.unwrap();
-    opened.assert_restores(id, &source).await;
-}
-
-#[tokio::test]
-async fn what_a_committed_segment_replaces_counts_no_longer_whichever_is_read_first() {
-    let (setup, sink) = in_memory(Protect::Plain, TINY).await;
-    let source = source(1);
-    let id = setup.store(&source).await;
-    let stored = objects(&sink).await;
-    let replaced: Vec<[u8; 32]> = stored
-        .keys()
-        .filter_map(|key| key.strip_prefix("index/"))
-        .map(|name| std::array::from_fn(|at| u8::from_str_radix(&name[at * 2..at * 2 + 2], 16).unwrap()))
-        .collect();
-    assert!(!replaced.is_empty());
-    for committed in [true, false] {
-        let session = if committed { id } else { SnapshotId::from_bytes([9; 16]) };
-        let (key, bytes) = segment(&setup, &head(session, replaced.clone(), 0), &[]);
-        let merged = BTreeMap::from([(key, bytes.into())]);
-        for merged_first in [true, false] {
-            // The memory sink's times are those at which it got its objects.
-            let sink = sink_of(if merged_first { &merged } else { &stored }).await;
-            tokio::time::sleep(std::time::Duration::from_millis(3)).await;
-            for (key, bytes) in if merged_first { &stored } else { &merged } {
-                sink.put(&ObjectKey::new(key).unwrap(), bytes.clone()).await.unwrap();
-            }
-            for setup in [setup.clone(), spilled(&setup)] {
-                let opened = setup.reopen(Arc::new(sink_of(&objects(&sink).await).await)).await.unwrap();
-                let same = setup.reopen(Arc::new(sink.clone())).await.unwrap();
-                for opened in [opened, same] {
-                    let options = BackupOptions {
-                        parent: ParentChoice::None,
-                        dry_run: true,
-                        ..BackupOptions::default()
-                    };
-                    let report = opened.repository.backup(&source, &options, &opened.job).await.unwrap();
-                    assert_eq!(report.bytes_added > 0, committed, "{report:?}");
-                }
-            }
-        }
-    }
 }

@@ -128,3 +128,37 @@ pub(crate) fn chunk_not_found(id: &ChunkId) -> Error {
 pub(crate) fn missing(error: Error) -> Error {
     if error.kind() == ErrorKind::NotFound { error.with_kind(ErrorKind::Corruption) } else { error }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(bytes: usize) -> Arc<Vec<u8>> {
+        Arc::new(vec![0; bytes])
+    }
+
+    #[test]
+    fn the_cache_holds_the_frames_used_last_up_to_its_bytes() {
+        let cache = FrameCache::default();
+        let quarter = CACHE_BYTES_MAX / 4;
+        for number in 0..4 {
+            cache.insert(([number; 32], 0), frame(quarter));
+        }
+        let held = |number| cache.get(([number; 32], 0)).is_some();
+        assert!((0..4).all(held), "exactly full");
+        // The first is used again, so the second goes.
+        assert!(held(0));
+        cache.insert(([4; 32], 0), frame(1));
+        assert_eq!((0..5).map(held).collect::<Vec<_>>(), [true, false, true, true, true]);
+        assert!(cache.get(([0; 32], 1)).is_none(), "another frame of the same pack");
+    }
+
+    #[test]
+    fn one_frame_stays_whatever_its_length() {
+        let cache = FrameCache::default();
+        cache.insert(([1; 32], 0), frame(1));
+        cache.insert(([2; 32], 0), frame(CACHE_BYTES_MAX + 1));
+        assert!(cache.get(([1; 32], 0)).is_none());
+        assert_eq!(cache.get(([2; 32], 0)).unwrap().len(), CACHE_BYTES_MAX + 1);
+    }
+}
