@@ -201,6 +201,19 @@ pub struct Attribute {
 /// The prefix of [`Attribute`]s that are extended attributes of a file.
 pub const XATTR_PREFIX: &[u8] = b"xattr:";
 
+/// The prefix of [`Attribute`]s that may be known only once content is open: those that
+/// [`BlockingContent::attributes`](crate::source::BlockingContent::attributes) gives, and that stay with content which is
+/// not read again.
+pub const CONTENT_PREFIX: &[u8] = b"file:";
+
+/// The [`Attribute`] with the inode's flags that a user may set (`chattr(1)`): four bytes, little-endian, the numbers of
+/// `ioctl_iflags(2)`. Where it is missing no such flag was set, or the file system has none.
+pub const FLAGS_ATTRIBUTE: &[u8] = b"file:flags";
+
+/// The [`Attribute`] with the time at which a file was made, where the file system knows it: eight bytes of seconds since
+/// 1970, signed, then four of nanoseconds, little-endian. It is recorded; no system can set it.
+pub const BORN_ATTRIBUTE: &[u8] = b"file:born";
+
 /// One thing that is backed up: a name, a kind, metadata and, for [`EntryKind::File`], content elsewhere.
 ///
 /// ```

@@ -72,6 +72,7 @@
 pub mod pipeline;
 
 pub mod entry;
+pub mod owners;
 pub mod source;
 pub mod target;
 pub mod transform;
@@ -106,6 +107,7 @@ pub use entry::{Attribute, Entry, EntryKind, EntryName, PosixMetadata, Skipped};
 pub use error::{Error, ErrorKind, Result};
 pub use job::{CancellationToken, JobContext};
 pub use observer::{Event, Observer, Progress};
+pub use owners::OwnerNames;
 pub use pipeline::{Pipeline, PipelineReport};
 pub use protection::{ChunkId, Protection, RepositoryId, ShortId, Unprotected};
 pub use random::{Random, SystemRandom};

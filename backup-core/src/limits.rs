@@ -44,6 +44,10 @@ pub const ENTRY_BYTES_MAX: usize = 4 * MIB;
 pub const PAGE_LEVELS_MAX: u8 = 8;
 /// Most attributes of one entry.
 pub const ENTRY_ATTRIBUTES_MAX: usize = 4096;
+/// Most users, and most groups, whose names a snapshot has.
+pub const OWNER_NAMES_MAX: usize = 10_000;
+/// Longest name of a user or group, in bytes.
+pub const OWNER_NAME_BYTES_MAX: usize = 256;
 /// Longest value of one attribute.
 pub const ATTRIBUTE_BYTES_MAX: usize = 128 * 1024;
 /// Most transforms in a chain.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::io::AsyncRead;
 
-use crate::{Entry, JobContext, Result, Skipped};
+use crate::{Attribute, Entry, JobContext, OwnerNames, Result, Skipped};
 
 /// In which order a source yields its entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +112,8 @@ pub struct Finished {
     pub trailing: Vec<(Entry, Content)>,
     /// Named positions of the source for this snapshot: a log sequence number, a file and offset, a time.
     pub position: Vec<(String, String)>,
+    /// The names of the owners that entries have by number.
+    pub owners: OwnerNames,
     /// What turned out at the end to be missing. The snapshot becomes partial.
     pub skipped: Vec<Skipped>,
 }
@@ -152,6 +154,14 @@ pub enum ContentReader {
 pub trait BlockingContent: Send {
     /// As [`io::Read::read`]: 0 is the end.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Called once after the end was read, before [`finish`](BlockingContent::finish): attributes of the entry that are
+    /// known only now that its content is open. Their names begin with [`CONTENT_PREFIX`](crate::entry::CONTENT_PREFIX);
+    /// others are ignored, and so are those that the entry has already. They stay with the content: an entry whose
+    /// content is taken from the parent snapshot has the parent's.
+    fn attributes(&mut self) -> Vec<Attribute> {
+        Vec::new()
+    }
 
     /// Called after the end was read: what happened to the content meanwhile (it changed, shrank), if anything. The
     /// content is stored as read, the notice reported, and the snapshot becomes partial.

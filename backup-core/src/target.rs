@@ -11,7 +11,7 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use tokio::io::AsyncWrite;
 
-use crate::{Entry, JobContext, Result, Skipped};
+use crate::{Entry, JobContext, OwnerNames, Result, Skipped};
 
 /// In which order a target can take content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,12 @@ pub enum WriteOrder {
 pub trait Target: fmt::Debug + Send + Sync + 'static {
     /// The order this target needs.
     fn order(&self) -> WriteOrder;
+
+    /// Called once before [`begin`](Target::begin): the names that numeric owners of the snapshot's entries had where it
+    /// was taken. A target that restores owners may give them to those who have the names here.
+    fn owner_names(&self, names: &OwnerNames) {
+        let _ = names;
+    }
 
     /// Called once before the first entry.
     async fn begin(&self, job: &JobContext) -> Result<()>;

@@ -120,6 +120,7 @@ impl Forger {
             },
             tree: Some(root),
             trailing: None,
+            owners: backup_core::OwnerNames::default(),
             repository: self.setup.protection.repository(),
         };
         let bytes =

@@ -156,7 +156,7 @@ impl SourceRun for ClusterRun {
         ];
         let position = [("start", self.start), ("stop", stop)];
         let position = position.map(|(name, at)| (name.to_owned(), format!("{at:X}"))).into();
-        Ok(Finished { trailing, position, skipped: Vec::new() })
+        Ok(Finished { trailing, position, ..Finished::default() })
     }
 }
 

@@ -30,8 +30,10 @@
 //!
 //! A target leaves alone what a snapshot does not have; [`DeletePlanner`] finds that, and its plan deletes it.
 
+mod acl;
 pub mod command;
 pub mod files;
+mod flags;
 pub mod memory;
 pub mod reader;
 mod register;

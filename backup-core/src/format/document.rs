@@ -15,7 +15,7 @@ use crate::protection::{Protection, RepositoryId};
 use crate::report::Outcome;
 use crate::snapshot::{SnapshotId, SnapshotInfo};
 use crate::transform::{ObjectType, TransformSet, Zstd};
-use crate::{Error, ErrorKind, Result, Timestamp};
+use crate::{Error, ErrorKind, OwnerNames, Result, Timestamp};
 
 /// The sealed parameters of a repository: the object `config`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct SnapshotDocument {
     pub tree: Option<TreeRoot>,
     /// Its entries known only at the end.
     pub trailing: Option<TreeRoot>,
+    /// The names that owners had where it was taken.
+    #[serde(skip_serializing_if = "OwnerNames::is_empty")]
+    pub owners: OwnerNames,
     /// The repository; a snapshot cannot be moved to another.
     pub repository: RepositoryId,
 }

@@ -22,6 +22,7 @@ use crate::transform::{ObjectType, Transform, Zstd};
 use crate::{Error, Finished, JobContext, Result, SnapshotId, SnapshotInfo, Timestamp};
 
 mod assemble;
+mod attributes;
 mod feed;
 mod links;
 mod names;
@@ -231,6 +232,7 @@ impl Repository {
                 },
                 tree: trees.tree,
                 trailing: trees.trailing,
+                owners: finished.owners.within_limits(),
                 repository: self.id(),
             };
             // The commit: until this create nothing of the run is visible.

@@ -123,6 +123,7 @@ async fn restore(
     // An index may lack segments without saying so. To list the packs costs a restore nothing, and what it then reads from
     // is complete; what no segment names is only read where there is such a pack.
     snapshot.repository().full_view(job).await.map_err(missing)?;
+    target.owner_names(snapshot.owner_names());
     target.begin(job).await?;
     job.emit(&Event::Phase { name: "write" });
     let work = async {

@@ -11,7 +11,7 @@ use super::{Repository, guard};
 use crate::format::document::SnapshotDocument;
 use crate::format::entries::StoredEntry;
 use crate::format::page::TreeRoot;
-use crate::{EntryName, JobContext, Result, SnapshotInfo};
+use crate::{EntryName, JobContext, OwnerNames, Result, SnapshotInfo};
 
 /// A stored snapshot. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -28,6 +28,11 @@ impl Snapshot {
     /// What it says of itself.
     pub fn info(&self) -> &SnapshotInfo {
         &self.document.info
+    }
+
+    /// The names that numeric owners of its entries had where it was taken.
+    pub fn owner_names(&self) -> &OwnerNames {
+        &self.document.owners
     }
 
     /// The repository it is in.

@@ -127,6 +127,7 @@ impl SourceRun for SnapshotRun {
         let position = self.snapshot.info().position.clone().into_iter().collect();
         let mut skipped = self.snapshot.info().skipped.clone();
         skipped.append(&mut self.passed_over);
-        Ok(Finished { trailing, position, skipped })
+        let owners = self.snapshot.owner_names().clone();
+        Ok(Finished { trailing, position, owners, skipped })
     }
 }

@@ -287,7 +287,7 @@ impl SourceRun for TestRun {
         Ok(Finished {
             trailing: trailing.collect(),
             position: self.source.position.clone(),
-            skipped: Vec::new(),
+            ..Finished::default()
         })
     }
 }

@@ -3,12 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use backup_core::Attribute;
 use backup_core::source::BlockingContent;
 use rustix::fs::{Advice, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
-use super::metadata;
-use crate::system::{changed, file_type, modified, size};
+use super::{inode, metadata};
+use crate::system::{changed, describe, file_type, modified, size};
 
 /// The longest path that the kernel resolves at once.
 const PATH_MAX: usize = 4096;
@@ -42,7 +43,7 @@ pub(super) fn open(root: impl AsFd, path: &[u8], expected: &Expected) -> io::Res
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
     }
     let data_end = if expected.sparse { 0 } else { u64::MAX };
-    Ok(FileContent { file, opened: stat, at: 0, data_end, ended: false })
+    Ok(FileContent { file, opened: stat, at: 0, data_end, ended: false, hidden: None })
 }
 
 /// A regular file that is read from start to end.
@@ -54,6 +55,8 @@ pub(super) struct FileContent {
     /// Where the data in hand ends and a hole may begin; the end of all things if there are none.
     data_end: u64,
     ended: bool,
+    /// What hid some of the inode's attributes.
+    hidden: Option<Errno>,
 }
 
 impl FileContent {
@@ -103,6 +106,12 @@ impl BlockingContent for FileContent {
         Ok(len)
     }
 
+    fn attributes(&mut self) -> Vec<Attribute> {
+        let (attributes, hidden) = inode::of_open(&self.file);
+        self.hidden = hidden;
+        attributes
+    }
+
     fn finish(&mut self) -> Option<String> {
         let now = match rustix::fs::fstat(&self.file) {
             Ok(now) => now,
@@ -111,6 +120,9 @@ impl BlockingContent for FileContent {
         let state = |stat: &Stat| (size(stat), modified(stat), changed(stat));
         (state(&now) != state(&self.opened) || self.at != size(&self.opened))
             .then(|| "it changed while it was read".to_owned())
+            .or_else(|| {
+                self.hidden.map(|error| format!("its inode flags cannot be read: {}", describe(error)))
+            })
     }
 }
 

@@ -2,9 +2,11 @@
 
 mod content;
 mod filter;
+mod inode;
 mod links;
 mod listing;
 mod metadata;
+mod owners;
 mod roots;
 mod run;
 mod walk;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_channel::{Receiver, Sender};
 use async_trait::async_trait;
-use backup_core::{Content, Entry, EntryName, Error, Item, Result, SourceRun};
+use backup_core::{Content, Entry, EntryName, Error, Finished, Item, OwnerNames, Result, SourceRun};
 
 use super::Settings;
 use super::content::{self, Expected};
@@ -23,6 +23,7 @@ pub(crate) struct FilesRun {
     batches: Receiver<Batch>,
     rest: std::vec::IntoIter<Item>,
     ended: bool,
+    owners: OwnerNames,
     bases: Arc<[Base]>,
     euid: u32,
     is_root: bool,
@@ -42,7 +43,7 @@ pub(super) struct Base {
 enum Batch {
     Items(Vec<Item>),
     // The channel closing by itself means that the walk broke off.
-    End,
+    End(OwnerNames),
 }
 
 impl FilesRun {
@@ -57,6 +58,7 @@ impl FilesRun {
             batches,
             rest: Vec::new().into_iter(),
             ended: false,
+            owners: OwnerNames::default(),
             bases: bases.into(),
             euid: rustix::process::geteuid().as_raw(),
             is_root: system::is_root(),
@@ -74,7 +76,7 @@ fn walk(mut walk: Walk, sender: &Sender<Batch>) {
             return;
         }
     }
-    let _ = sender.send_blocking(Batch::End);
+    let _ = sender.send_blocking(Batch::End(walk.into_owner_names()));
 }
 
 #[async_trait]
@@ -88,7 +90,10 @@ impl SourceRun for FilesRun {
                     }
                 }
                 Ok(Batch::Items(items)) => self.rest = items.into_iter(),
-                Ok(Batch::End) => self.ended = true,
+                Ok(Batch::End(owners)) => {
+                    self.owners = owners;
+                    self.ended = true;
+                }
                 Err(_) => return Err(Error::internal("the walk of the files broke off")),
             }
         }
@@ -115,5 +120,9 @@ impl SourceRun for FilesRun {
             let base = bases.get(at).ok_or(std::io::ErrorKind::NotFound)?;
             content::open(&base.directory, &path, &expected)
         }))
+    }
+
+    async fn finish(&mut self) -> Result<Finished> {
+        Ok(Finished { owners: std::mem::take(&mut self.owners), ..Finished::default() })
     }
 }

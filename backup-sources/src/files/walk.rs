@@ -4,15 +4,16 @@ use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
-use backup_core::{Entry, EntryKind, EntryName, Item, Skipped};
+use backup_core::{Attribute, Entry, EntryKind, EntryName, Item, OwnerNames, Skipped};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::Settings;
 use super::links::{AWAITED_MAX, HardLinks};
 use super::listing::{Listing, ListingBuffer};
 use super::metadata::{self, Settling, Xattrs};
+use super::owners::Owners;
 use super::roots::Root;
+use super::{Settings, inode};
 use crate::system::{describe, file_type, size};
 
 /// Directories kept open at once; those further up are opened again on the way back.
@@ -36,6 +37,7 @@ pub(super) struct Walk {
     entered: Option<usize>,
     forgotten_told: bool,
     settling: Settling,
+    owners: Owners,
 }
 
 /// A directory that is being walked.
@@ -64,6 +66,7 @@ impl Walk {
             entered: None,
             forgotten_told: false,
             settling: Settling::new(),
+            owners: Owners::default(),
         }
     }
 
@@ -83,6 +86,11 @@ impl Walk {
             }
         }
         true
+    }
+
+    /// The names of the owners that were seen.
+    pub(super) fn into_owner_names(self) -> OwnerNames {
+        self.owners.into_names()
     }
 
     /// Yields the parents of `root` and the root itself.
@@ -143,7 +151,32 @@ impl Walk {
             Err(Errno::NOENT) => {}
             Err(error) => out.push(skipped(name.as_bytes(), &unreadable_attributes(error))),
         }
+        // Whoever may not list it may still pass through it; then its flags are not to be had.
+        match open_directory(CWD, path, true) {
+            Ok(directory) => self.add_inode(&mut entry, inode::of_open(&directory), out),
+            Err(_) => {
+                let found = open_path(path).map_or((Vec::new(), None), |place| inode::born(&place, c""));
+                self.add_inode(&mut entry, found, out);
+            }
+        }
+        self.owners.see(&entry);
         out.push(entry.into());
+    }
+
+    /// Adds what the inode has beside its stat, or says that it cannot be read.
+    fn add_inode(
+        &mut self,
+        entry: &mut Entry,
+        (mut found, hidden): (Vec<Attribute>, Option<Errno>),
+        out: &mut Vec<Item>,
+    ) {
+        // Their names stand before those of extended attributes.
+        found.append(&mut entry.attributes);
+        entry.attributes = found;
+        if let Some(error) = hidden.filter(|error| *error != Errno::NOENT) {
+            let why = format!("its inode flags cannot be read: {}", describe(error));
+            out.push(skipped(entry.name.as_bytes(), &why));
+        }
     }
 
     /// Yields the next entry of the innermost directory, or leaves it.
@@ -280,12 +313,20 @@ impl Walk {
                 out.push(skipped(&self.name, &unreadable_attributes(error)));
             }
         }
-        out.push(entry.into());
         let elsewhere = visit.device.is_some_and(|device| device != stat.st_dev);
-        if !is_directory || (elsewhere && self.settings.one_file_system) {
-            return None;
+        let descends = is_directory && !(elsewhere && self.settings.one_file_system);
+        let opened = descends.then(|| open_directory(&directory, name, visit.follow));
+        if self.settings.xattrs {
+            match &opened {
+                Some(Ok(inner)) => self.add_inode(&mut entry, inode::of_open(inner), out),
+                // Files tell with their content.
+                _ if kind == FileType::RegularFile => {}
+                _ => self.add_inode(&mut entry, inode::born(&directory, name), out),
+            }
+            self.owners.see(&entry);
         }
-        match open_directory(&directory, name, visit.follow) {
+        out.push(entry.into());
+        match opened? {
             Ok(inner) => Some((inner, stat)),
             Err(error) => {
                 out.push(skipped(&self.name, &format!("the directory cannot be read: {}", describe(error))));

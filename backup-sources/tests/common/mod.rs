@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub struct Copied {
     pub entries: Vec<Entry>,
     pub skipped: Vec<Skipped>,
+    pub owners: backup_core::OwnerNames,
     pub current: usize,
     pub bytes_written: u64,
 }
@@ -59,7 +60,9 @@ pub async fn walk(source: &dyn Source) -> Copied {
     }
     let sorted = copied.entries.windows(2).all(|pair| pair[0].name < pair[1].name);
     assert!(sorted, "names out of order: {:?}", copied.names());
-    copied.skipped.extend(run.finish().await.unwrap().skipped);
+    let finished = run.finish().await.unwrap();
+    copied.skipped.extend(finished.skipped);
+    copied.owners = finished.owners;
     copied
 }
 
@@ -69,6 +72,11 @@ pub async fn copy(source: &dyn Source, target: &dyn Target) -> Copied {
     let mut copied = walk(source).await;
     let mut run = source.begin(&job).await.unwrap();
     while !run.next(1000).await.unwrap().is_empty() {}
+    for entry in copied.entries.iter_mut().filter(|entry| entry.kind.has_content()) {
+        let Ok(content) = run.open(entry).await else { continue };
+        entry.attributes.splice(0..0, content_attributes(content));
+    }
+    target.owner_names(&copied.owners);
     target.begin(&job).await.unwrap();
     let mut writers = Vec::new();
     for entry in &copied.entries {
@@ -137,6 +145,56 @@ pub async fn copy(source: &dyn Source, target: &dyn Target) -> Copied {
     copied
 }
 
+/// What open content knows of its entry.
+pub fn content_attributes(content: backup_core::Content) -> Vec<backup_core::Attribute> {
+    match content.reader {
+        ContentReader::Blocking(open) => open().map(|mut reader| reader.attributes()).unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+/// The inode flags of a file or directory that users may set; none where there are none.
+pub fn flags(path: &Path) -> u32 {
+    let Ok(file) = fs::File::open(path) else { return 0 };
+    rustix::fs::ioctl_getflags(&file).map_or(0, |flags| flags.bits() & 0x6283_c4ff)
+}
+
+/// Sets inode flags; false where that is not possible.
+pub fn set_flags(path: &Path, flags: u32) -> bool {
+    let file = fs::File::open(path).unwrap();
+    let Ok(before) = rustix::fs::ioctl_getflags(&file) else { return false };
+    let flags = rustix::fs::IFlags::from_bits_retain(before.bits() | flags);
+    rustix::fs::ioctl_setflags(&file, flags).is_ok()
+}
+
+/// Takes away, when it is dropped, what would keep a tree from being deleted.
+pub struct Unlocked<'a>(pub &'a Path);
+
+impl Drop for Unlocked<'_> {
+    fn drop(&mut self) {
+        let mut paths = vec![self.0.to_owned()];
+        while let Some(path) = paths.pop() {
+            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+            if !meta.is_dir() && !meta.is_file() {
+                continue;
+            }
+            if let Ok(file) = fs::File::open(&path)
+                && let Ok(flags) = rustix::fs::ioctl_getflags(&file)
+            {
+                let _ = rustix::fs::ioctl_setflags(
+                    &file,
+                    rustix::fs::IFlags::from_bits_retain(flags.bits() & !0x30),
+                );
+            }
+            if meta.is_dir()
+                && let Ok(entries) = fs::read_dir(&path)
+            {
+                paths.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
+            }
+        }
+    }
+}
+
 /// Reads content to its end, with the notice of what happened to it meanwhile.
 pub async fn read(content: backup_core::Content) -> std::io::Result<(Vec<u8>, Option<String>)> {
     let mut bytes = Vec::new();
@@ -197,6 +255,9 @@ pub fn picture(root: &Path) -> BTreeMap<Vec<u8>, String> {
         if !kind.is_dir() {
             let first = inodes.entry(meta.ino()).or_insert_with(|| name.clone());
             line += &format!(" same as {:?}", String::from_utf8_lossy(first));
+        }
+        if kind.is_dir() || kind.is_file() {
+            line += &format!(" flags {:x}", flags(&path));
         }
         for (xattr, value) in xattrs(&path) {
             line += &format!(" {xattr}={value:?}");

@@ -199,7 +199,9 @@ fn every_call_fails(error: i32) -> Count {
         faults.judge(&what, &traced, &call, &mut count);
     }
     assert!(count.partial > 20, "{count:?}");
-    for needed in ["openat2", "pread64", "newfstatat", "getdents64", "readlinkat", "llistxattr"] {
+    for needed in
+        ["openat2", "pread64", "newfstatat", "getdents64", "readlinkat", "llistxattr", "statx", "ioctl"]
+    {
         assert!(count.by_call.contains_key(needed), "no {needed} in {count:?}: is the tracing blind?");
     }
     count

@@ -15,7 +15,7 @@ use crate::limits;
 use crate::protection::RepositoryId;
 use crate::report::Outcome;
 use crate::snapshot::{SnapshotId, SnapshotInfo};
-use crate::{Skipped, Timestamp};
+use crate::{OwnerNames, Skipped, Timestamp};
 
 #[derive(serde::Deserialize)]
 pub(super) struct FlatSnapshot {
@@ -41,6 +41,8 @@ pub(super) struct FlatSnapshot {
     skipped_count: u64,
     tree: Option<TreeRoot>,
     trailing: Option<TreeRoot>,
+    #[serde(default)]
+    owners: OwnerNames,
     repository: RepositoryId,
 }
 
@@ -49,7 +51,7 @@ impl From<FlatSnapshot> for SnapshotDocument {
         let FlatSnapshot { id, time, stored, source, identity, host, label, tenant, .. } = flat;
         let FlatSnapshot { description, tags, position, parent, outcome, .. } = flat;
         let FlatSnapshot { entries, bytes_logical, bytes_added, skipped, skipped_count, .. } = flat;
-        let FlatSnapshot { tree, trailing, repository, .. } = flat;
+        let FlatSnapshot { tree, trailing, owners, repository, .. } = flat;
         let info = SnapshotInfo {
             id,
             time,
@@ -70,7 +72,7 @@ impl From<FlatSnapshot> for SnapshotDocument {
             skipped,
             skipped_count,
         };
-        Self { info, tree, trailing, repository }
+        Self { info, tree, trailing, owners, repository }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
 use super::assemble::{WINDOW_BATCHES, Window};
+use super::attributes::add_content_attributes;
 use super::links::Cause;
 use super::shared::Shared;
 use super::stream::{PUMP_BUFFERS, StreamJob, check_chunking};
@@ -147,6 +148,8 @@ impl Feeder {
             counters.bytes_logical.fetch_add(before.content.len(), Ordering::Relaxed);
             let mut entry = entry;
             entry.size = Some(before.content.len());
+            // What is known only of open content is as it was, too.
+            add_content_attributes(&mut entry, before.entry.attributes);
             return self.push(BatchItem::Ready(StoredEntry { entry, content: before.content }), 0).await;
         }
         let content = run.open(&entry).await?;

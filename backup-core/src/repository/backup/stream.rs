@@ -16,7 +16,7 @@ use crate::limits;
 use crate::repository::guard;
 use crate::repository::tree::{ChunkListBuilder, PageSink};
 use crate::source::{BlockingContent, Chunking, Content, ContentReader, ReadAt};
-use crate::{Entry, Error, Result};
+use crate::{Attribute, Entry, Error, Result};
 
 /// Bytes that a worker takes from a cursor at once, about.
 pub(crate) const REGION_BYTES: usize = 4 * limits::MIB;
@@ -40,6 +40,8 @@ pub(crate) struct StreamEnd {
     pub(crate) content: StoredContent,
     /// The reader failed: the content is not whole and must not pass for it.
     pub(crate) failure: Option<io::Error>,
+    /// What the reader knows of the entry.
+    pub(crate) attributes: Vec<Attribute>,
     /// What the reader had to say at the end.
     pub(crate) notice: Option<String>,
 }
@@ -61,6 +63,7 @@ struct Cursor {
     next: u64,
     ended: bool,
     failure: Option<io::Error>,
+    attributes: Vec<Attribute>,
     notice: Option<String>,
 }
 
@@ -97,7 +100,15 @@ impl StreamJob {
     }
 
     fn with_reader(entry: Entry, sequence: u64, chunking: Chunking, reader: Reader) -> Self {
-        let cursor = Cursor { reader, carry: Vec::new(), next: 0, ended: false, failure: None, notice: None };
+        let cursor = Cursor {
+            reader,
+            carry: Vec::new(),
+            next: 0,
+            ended: false,
+            failure: None,
+            attributes: Vec::new(),
+            notice: None,
+        };
         Self { entry, sequence, chunking, cursor: Mutex::new(cursor), progress: Mutex::default() }
     }
 
@@ -140,7 +151,8 @@ impl StreamJob {
         let content = std::mem::take(&mut progress.list).finish(pages)?;
         drop(guard);
         let mut cursor = self.cursor.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        Ok(Some(StreamEnd { content, failure: cursor.failure.take(), notice: cursor.notice.take() }))
+        let (failure, notice) = (cursor.failure.take(), cursor.notice.take());
+        Ok(Some(StreamEnd { content, failure, attributes: std::mem::take(&mut cursor.attributes), notice }))
     }
 }
 
@@ -158,8 +170,8 @@ impl Cursor {
             match region.bytes.get_mut(filled..).map_or(Ok(0), |free| guard::read(|| reader.read(free))) {
                 Ok(0) => {
                     self.ended = true;
-                    match guard::read(|| Ok(reader.finish())) {
-                        Ok(notice) => self.notice = notice,
+                    match guard::read(|| Ok((reader.attributes(), reader.finish()))) {
+                        Ok((attributes, notice)) => (self.attributes, self.notice) = (attributes, notice),
                         Err(error) => self.failure = Some(error),
                     }
                 }
@@ -222,6 +234,13 @@ impl Reader {
                 }
                 Ok(count)
             }
+        }
+    }
+
+    fn attributes(&mut self) -> Vec<Attribute> {
+        match self {
+            Self::Blocking(content) => content.attributes(),
+            _ => Vec::new(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::attributes::add_content_attributes;
 use super::packer::{Packer, SharedPages};
 use super::shared::Shared;
 use super::stream::{Region, StreamEnd, StreamJob, fixed_cuts};
@@ -13,7 +14,7 @@ use crate::limits;
 use crate::repository::guard;
 use crate::repository::tree::ChunkListBuilder;
 use crate::source::{BlockingContent, Chunking, Content, ContentReader};
-use crate::{Entry, Error, Result, Skipped};
+use crate::{Attribute, Entry, Error, Result, Skipped};
 
 /// Content that is read in one piece by one worker; longer content is drawn from a [`StreamJob`].
 pub(crate) const SMALL_BYTES_MAX: usize = 2 * limits::MIB;
@@ -125,7 +126,7 @@ impl Worker {
             if let Some(notice) = end.notice {
                 self.shared.skip(Skipped::new(&stream.entry.name, notice));
             }
-            entries.push(stored(stream.entry.clone(), end.content));
+            entries.push(stored(stream.entry.clone(), end.attributes, end.content));
         }
         self.send(Done { sequence: stream.sequence, entries })
     }
@@ -137,12 +138,12 @@ impl Worker {
             match item {
                 BatchItem::Ready(entry) => entries.push(entry),
                 BatchItem::Open(entry, content) => match self.read_whole(content)? {
-                    Ok((content, notice)) => {
+                    Ok((content, attributes, notice)) => {
                         self.shared.counters.bytes_logical.fetch_add(content.len(), Ordering::Relaxed);
                         if let Some(notice) = notice {
                             self.shared.skip(Skipped::new(&entry.name, notice));
                         }
-                        entries.push(stored(entry, content));
+                        entries.push(stored(entry, attributes, content));
                     }
                     Err(error) => self.shared.skip_unread(entry, guard::of_content_alone(error)?),
                 },
@@ -152,7 +153,7 @@ impl Worker {
     }
 
     // The outer error fails the job, the inner one only the entry.
-    fn read_whole(&mut self, content: Content) -> Result<Result<(StoredContent, Option<String>), io::Error>> {
+    fn read_whole(&mut self, content: Content) -> Result<Result<Whole, io::Error>> {
         let chunking = content.chunking;
         let mut reader: Box<dyn BlockingContent> = match content.reader {
             ContentReader::Blocking(open) => match guard::read(open) {
@@ -171,7 +172,8 @@ impl Worker {
         self.buffer = buffer;
         self.cuts = cuts;
         Ok(match result? {
-            Ok(content) => guard::read(|| Ok(reader.finish())).map(|notice| (content, notice)),
+            Ok(content) => guard::read(|| Ok((reader.attributes(), reader.finish())))
+                .map(|(attributes, notice)| (content, attributes, notice)),
             Err(error) => Err(error),
         })
     }
@@ -249,8 +251,12 @@ impl Worker {
     }
 }
 
-fn stored(mut entry: Entry, content: StoredContent) -> StoredEntry {
+/// Content that was read to its end, with what its reader knows of the entry and has to say.
+type Whole = (StoredContent, Vec<Attribute>, Option<String>);
+
+fn stored(mut entry: Entry, attributes: Vec<Attribute>, content: StoredContent) -> StoredEntry {
     entry.size = Some(content.len());
+    add_content_attributes(&mut entry, attributes);
     StoredEntry { entry, content }
 }
 

@@ -3,13 +3,14 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::AsFd;
 
-use backup_core::entry::XATTR_PREFIX;
+use backup_core::entry::{FLAGS_ATTRIBUTE, XATTR_PREFIX};
 use backup_core::{Attribute, Entry, EntryName, PosixMetadata, Timestamp};
 use rustix::fs::{AtFlags, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::Opened;
 use super::beneath::own_path;
+use crate::flags;
 use crate::system::describe;
 
 /// The parts of an entry that a target applies.
@@ -23,14 +24,26 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub(super) fn new(entry: &Entry) -> Self {
+    /// With the numbers that owners have here.
+    pub(super) fn new(entry: &Entry, opened: &Opened) -> Self {
         Self {
             name: entry.name.clone(),
-            posix: entry.posix,
-            attributes: entry.attributes.clone(),
+            posix: entry.posix.map(|posix| opened.numbers.owner(posix)),
+            attributes: opened.numbers.attributes(&entry.attributes),
             size: entry.size,
             sparse: entry.sparse,
         }
+    }
+
+    /// The inode flags, where the snapshot has them; without them those that are there stay.
+    pub(super) fn flags(&self) -> Option<u32> {
+        let found = self.attributes.iter().find(|attribute| *attribute.name == *FLAGS_ATTRIBUTE)?;
+        Some(u32::from_le_bytes((*found.value).try_into().ok()?))
+    }
+
+    /// Whether the snapshot has it locked against changes.
+    pub(super) fn is_locked(&self) -> bool {
+        self.flags().is_some_and(|wanted| wanted & flags::LOCKS != 0)
     }
 
     pub(super) fn modified(&self) -> Option<Timestamp> {
@@ -56,6 +69,13 @@ impl Opened {
             let owner = (stat.st_uid, stat.st_gid) == (posix.uid, posix.gid);
             (owner || !self.owners) && stat.st_mode & 0o7777 == self.mode(&posix, true).as_raw_mode()
         })
+    }
+
+    /// Sets the inode flags of what is open as `file`, those that forbid changes when everything else is done.
+    pub(super) fn set_flags(&self, file: impl AsFd, wanted: &Wanted, notes: &mut Vec<String>) {
+        let Some(bits) = wanted.flags() else { return };
+        notes.extend(flags::set(&file, bits, flags::SETTABLE & !flags::LOCKS).err());
+        notes.extend(self.locks.later(file, &wanted.name, bits).err());
     }
 
     /// The owner to set, if it must be; what is new belongs to this process unless `inherits`.

@@ -3,13 +3,15 @@
 use std::io;
 
 use backup_core::{Entry, EntryKind, EntryName, Skipped};
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::attributes::{self, Place, Wanted, note};
 use super::writer::make_room;
 use super::{Opened, Overwrite, refused};
-use crate::system::{file_type, modified};
+use crate::system::{describe, file_type, modified};
+
+const FOR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Completes a batch of hard links and directories; what could not be done.
 pub(super) fn complete(opened: &Opened, entries: &[Entry]) -> Vec<Skipped> {
@@ -17,8 +19,8 @@ pub(super) fn complete(opened: &Opened, entries: &[Entry]) -> Vec<Skipped> {
     for entry in entries {
         let mut notes = Vec::new();
         let done = match &entry.kind {
-            EntryKind::HardLink { to } => link(opened, &Wanted::new(entry), to),
-            EntryKind::Directory => directory(opened, &Wanted::new(entry), &mut notes),
+            EntryKind::HardLink { to } => link(opened, &Wanted::new(entry, opened), to),
+            EntryKind::Directory => directory(opened, &Wanted::new(entry, opened), &mut notes),
             _ => Ok(()),
         };
         failed.extend(done.err().map(|error| Skipped::new(&entry.name, error)));
@@ -42,6 +44,13 @@ fn directory(opened: &Opened, wanted: &Wanted, notes: &mut Vec<String>) -> io::R
     }
     let grants = opened.grants(wanted.posix.as_ref(), owned);
     attributes::apply(&Place::Pinned(&*directory), &wanted.attributes, grants, true, notes);
+    if wanted.flags().is_some() {
+        // Before the mode, which may take away the right to open it.
+        match rustix::fs::openat(&*directory, itself, FOR_FLAGS, Mode::empty()) {
+            Ok(open) => opened.set_flags(open, wanted, notes),
+            Err(error) => notes.push(format!("the inode flags cannot be set: {}", describe(error))),
+        }
+    }
     if let Some(posix) = &wanted.posix {
         let mode = opened.mode(posix, owned);
         let times = attributes::times(posix.modified);

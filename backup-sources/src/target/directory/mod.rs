@@ -3,19 +3,25 @@
 mod attributes;
 mod beneath;
 mod complete;
+mod locks;
+mod names;
 mod node;
 mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
-use backup_core::{Entry, EntryKind, Error, JobContext, Result, Skipped, Target, WriteOrder, Writer};
+use backup_core::{
+    Entry, EntryKind, Error, JobContext, OwnerNames, Result, Skipped, Target, WriteOrder, Writer,
+};
 
 use crate::system;
 use attributes::Wanted;
 pub(super) use beneath::Beneath;
+use locks::Locks;
+use names::Numbers;
 
 /// What happens to what stands already where an entry is to be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,9 +55,14 @@ pub enum Owner {
 /// intent nor somebody who changes the directory meanwhile can lead a restore elsewhere. An entry whose parent is a
 /// symbolic link is refused.
 ///
-/// Restored are content, symbolic links, hard links, named pipes, sockets, modes, modification times and extended
-/// attributes; owners and the set-id bits as [`Owner`] says; devices only if asked for, by root. What stands in the
-/// directory and not in the snapshot is left alone. At the end everything is made durable.
+/// Restored are content, symbolic links, hard links, named pipes, sockets, modes, modification times, extended
+/// attributes and inode flags; owners and the set-id bits as [`Owner`] says; devices only if asked for, by root. Owners
+/// are those who have the names here that they had there; numbers count where nobody has. What stands in the directory
+/// and not in the snapshot is left alone. At the end everything is made durable.
+///
+/// What may not be set is named, and the rest is set all the same. Flags that forbid changes (immutable, append only)
+/// come last of all. They are taken away first from what has them already and is to have them again; what somebody
+/// else locked stays as it is, and is named.
 ///
 /// ```no_run
 /// use backup_sources::{DirectoryTarget, Overwrite};
@@ -62,6 +73,7 @@ pub enum Owner {
 pub struct DirectoryTarget {
     root: PathBuf,
     settings: Settings,
+    names: Mutex<OwnerNames>,
     opened: OnceLock<Arc<Opened>>,
 }
 
@@ -78,6 +90,7 @@ struct Settings {
     owner: Owner,
     dense: bool,
     devices: bool,
+    numeric: bool,
 }
 
 /// The target while it is written to.
@@ -89,6 +102,8 @@ struct Opened {
     owners: bool,
     euid: u32,
     egid: u32,
+    numbers: Numbers,
+    locks: Locks,
 }
 
 impl DirectoryTarget {
@@ -141,14 +156,23 @@ impl DirectoryTargetBuilder {
         self
     }
 
+    /// Whether owners are restored by their numbers alone. Otherwise they are those who have their names here, where
+    /// there are such; this holds for those whom access lists name, too. Root is always root.
+    #[must_use]
+    pub fn numeric_owner(mut self, numeric: bool) -> Self {
+        self.settings.numeric = numeric;
+        self
+    }
+
     /// The target.
     pub fn build(self) -> DirectoryTarget {
-        DirectoryTarget { root: self.root, settings: self.settings, opened: OnceLock::new() }
+        let Self { root, settings } = self;
+        DirectoryTarget { root, settings, names: Mutex::default(), opened: OnceLock::new() }
     }
 }
 
 impl Opened {
-    fn new(root: &Path, settings: Settings) -> Result<Self> {
+    fn new(root: &Path, settings: Settings, names: &OwnerNames) -> Result<Self> {
         std::fs::create_dir_all(root).map_err(|error| {
             Error::io(format!("the target directory `{}` cannot be made", root.display()), error)
         })?;
@@ -161,7 +185,8 @@ impl Opened {
             Owner::Ignore => false,
         };
         let (euid, egid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        Ok(Self { beneath, settings, owners, euid, egid })
+        let numbers = if settings.numeric { Numbers::default() } else { Numbers::of(names) };
+        Ok(Self { beneath, settings, owners, euid, egid, numbers, locks: Locks::default() })
     }
 }
 
@@ -171,15 +196,25 @@ impl Target for DirectoryTarget {
         WriteOrder::Any
     }
 
+    fn owner_names(&self, names: &OwnerNames) {
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names.clone();
+    }
+
     async fn begin(&self, _: &JobContext) -> Result<()> {
         let (root, settings) = (self.root.clone(), self.settings);
-        let opened = blocking(move || Opened::new(&root, settings)).await??;
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let opened = blocking(move || Opened::new(&root, settings, &names)).await??;
         self.opened.set(Arc::new(opened)).map_err(|_| Error::internal("the target was begun twice"))
     }
 
     async fn entry(&self, entry: &Entry) -> Result<Writer> {
         let opened = self.opened()?;
-        let wanted = Wanted::new(entry);
+        let wanted = Wanted::new(entry, &opened);
+        if entry.kind == EntryKind::Directory && wanted.is_locked() {
+            // Before anything is put into it; the few that there are may be waited for.
+            let (opened, name) = (Arc::clone(&opened), entry.name.clone());
+            blocking(move || locks::unlock_directory(&opened.beneath, &name)).await?;
+        }
         Ok(match &entry.kind {
             EntryKind::File => Writer::blocking(move || writer::FileWriter::open(opened, wanted)),
             EntryKind::Directory => Writer::blocking(move || {
@@ -205,11 +240,12 @@ impl Target for DirectoryTarget {
         let opened = self.opened()?;
         let root = self.root.clone();
         blocking(move || {
+            let failed = opened.locks.set(&opened.beneath);
             opened
                 .beneath
                 .sync()
                 .map_err(|error| Error::io(format!("`{}` cannot be made durable", root.display()), error))?;
-            Ok(Vec::new())
+            Ok(failed)
         })
         .await?
     }

@@ -10,7 +10,9 @@ use rustix::io::Errno;
 
 use super::attributes::{self, Place, Wanted, note};
 use super::beneath::Directory;
+use super::locks;
 use super::{Opened, Overwrite, refused};
+use crate::flags;
 use crate::system::{file_type, modified, size};
 
 /// New files at least this long get their space at once.
@@ -157,6 +159,7 @@ impl BlockingWriter for FileWriter {
             note(&mut notes, "the mode", rustix::fs::fchmod(file, self.opened.mode(posix, owned)));
             note(&mut notes, "the time", rustix::fs::futimens(file, &attributes::times(posix.modified)));
         }
+        self.opened.set_flags(file, &self.wanted, &mut notes);
         Ok(notes)
     }
 
@@ -188,6 +191,11 @@ fn create(directory: &Directory, name: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 fn new(file: OwnedFd, wanted: &Wanted, dense: bool) -> io::Result<State> {
+    // How content is stored can be chosen only while there is none. What is refused is named at the end.
+    let layout = wanted.flags().unwrap_or_default() & flags::LAYOUT;
+    if layout != 0 {
+        let _ = flags::set(&file, layout, layout);
+    }
     if let Some(len) = wanted.size.filter(|len| *len >= PREALLOCATE_BYTES) {
         // Not every file system can; but a full one, or a length that it does not have, is better known now than after
         // an hour: a few pages can claim more bytes than there are.
@@ -226,6 +234,9 @@ fn meet(opened: &Opened, wanted: &Wanted, directory: &Directory, name: &[u8]) ->
     if unchanged {
         if let Some(file) = reopen(directory, name, &stat, OFlags::RDONLY)? {
             if stat.st_nlink == 1 {
+                if wanted.is_locked() {
+                    locks::unlock(&file);
+                }
                 return Ok(Some(State::Current { file }));
             }
             // Whoever sets anything of a file with several names sets it of all of them, wherever they stand.
@@ -233,7 +244,16 @@ fn meet(opened: &Opened, wanted: &Wanted, directory: &Directory, name: &[u8]) ->
                 return Ok(Some(State::Kept));
             }
         }
-    } else if is_file
+    }
+    // The snapshot has it locked as well, so it is most likely from an earlier restore.
+    if is_file
+        && wanted.is_locked()
+        && let Ok(file) = locks::open_in(directory, name)
+    {
+        locks::unlock(&file);
+    }
+    if !unchanged
+        && is_file
         && stat.st_nlink == 1
         && let Some(file) = reopen(directory, name, &stat, OFlags::RDWR)?
     {

@@ -50,6 +50,9 @@ pub struct Args {
     /// Leave owners alone: everything belongs to whoever restores
     #[arg(long)]
     no_owner: bool,
+    /// Restore owners by their numbers, not to those who have their names here
+    #[arg(long)]
+    numeric_owner: bool,
     /// Make device nodes, too; only root may
     #[arg(long)]
     devices: bool,
@@ -124,6 +127,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         .overwrite(args.overwrite.as_target())
         .owner(if args.no_owner { Owner::Ignore } else { Owner::Auto })
         .devices(args.devices)
+        .numeric_owner(args.numeric_owner)
         .build();
     let mut options = RestoreOptions::default();
     if !patterns.is_empty() {

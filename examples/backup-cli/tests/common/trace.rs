@@ -95,6 +95,7 @@ const CALLS: &[(i64, &str, Shape, bool)] = &[
     (libc::SYS_preadv, "preadv", Fd, READS),
     (libc::SYS_lseek, "lseek", Fd, READS),
     (libc::SYS_fadvise64, "fadvise64", Fd, READS),
+    (libc::SYS_ioctl, "ioctl", Fd, READS),
     (libc::SYS_getdents64, "getdents64", Fd, READS),
     (libc::SYS_fstat, "fstat", Fd, READS),
     (libc::SYS_stat, "stat", Named(0), READS),

@@ -247,7 +247,14 @@ impl Forge {
             "skipped": [], "skipped_count": 0,
         });
         let info: SnapshotInfo = serde_json::from_value(info).unwrap();
-        SnapshotDocument { info, tree: Some(tree), trailing, repository: self.protection.repository() }
+        let owners = backup_core::OwnerNames::default();
+        SnapshotDocument {
+            info,
+            tree: Some(tree),
+            trailing,
+            owners,
+            repository: self.protection.repository(),
+        }
     }
 
     /// Seals a document under a key.
