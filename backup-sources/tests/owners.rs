@@ -75,7 +75,7 @@ async fn restored(numeric: bool) -> Option<(u32, u32, Vec<u8>)> {
     names.groups = [(4243, SOMEBODY.to_owned())].into();
     target.owner_names(&names);
     target.begin(&JobContext::new()).await.unwrap();
-    let posix = PosixMetadata { mode: 0o644, uid: 4242, gid: 4243, modified: Timestamp::new(1, 2) };
+    let posix = PosixMetadata { mode: 0o640, uid: 4242, gid: 4243, modified: Timestamp::new(1, 2) };
     let mut entry = Entry::new("file", EntryKind::File).unwrap().with_posix(posix);
     let value = access_list(4242, 4243).into();
     entry.attributes.push(backup_core::Attribute { name: (*b"xattr:system.posix_acl_access").into(), value });

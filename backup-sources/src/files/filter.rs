@@ -1,21 +1,32 @@
 //! What of the walked files is left out.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
 use backup_core::{Error, Result};
-use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
+use regex::bytes::{RegexSet, RegexSetBuilder};
+
+use super::pattern::{self, Pattern};
+
+/// Bytes of memory that the patterns may take when compiled: many thousands of them.
+const COMPILED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Compiled patterns of names; the last one that matches decides.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
-    globs: GlobSet,
+    /// Those that last components are matched against.
+    names: Rules,
+    /// Those that whole paths are matched against.
+    paths: Rules,
+}
+
+#[derive(Debug, Clone)]
+struct Rules {
+    patterns: RegexSet,
     rules: Vec<Rule>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Rule {
+    /// Its place among all: the last that matches decides.
+    place: usize,
     includes: bool,
     directories_only: bool,
 }
@@ -23,58 +34,56 @@ struct Rule {
 impl Filter {
     /// Compiles `patterns`; see [`exclude`](super::FilesSourceBuilder::exclude) for what they mean.
     pub(super) fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self> {
-        let mut globs = GlobSetBuilder::new();
-        let mut rules = Vec::new();
-        for pattern in patterns {
-            let (includes, rest) = match pattern.strip_prefix('!') {
-                Some(rest) => (true, rest),
-                None => (false, pattern),
-            };
-            let (directories_only, rest) = match rest.strip_suffix('/') {
-                Some(rest) => (true, rest),
-                None => (false, rest),
-            };
-            let wrong = |why: &str| Error::invalid_input(format!("the exclude pattern `{pattern}` {why}"));
-            if rest.is_empty() {
-                return Err(wrong("is empty"));
-            }
-            let glob = match rest.strip_prefix('/') {
-                Some(anchored) => anchored.to_owned(),
-                None => format!("**/{rest}"),
-            };
-            let glob = GlobBuilder::new(&glob)
-                .literal_separator(true)
-                .build()
-                .map_err(|error| wrong(&format!("is not a pattern of names: {}", error.kind())))?;
-            globs.add(glob);
-            rules.push(Rule { includes, directories_only });
+        let mut names = (Vec::new(), Vec::new());
+        let mut paths = (Vec::new(), Vec::new());
+        for (place, text) in patterns.into_iter().enumerate() {
+            let pattern = Pattern::new(text)
+                .map_err(|why| Error::invalid_input(format!("the exclude pattern `{text}` {why}")))?;
+            let Pattern { includes, directories_only, whole_path, regex } = pattern;
+            let (regexes, rules) = if whole_path { &mut paths } else { &mut names };
+            regexes.push(regex);
+            rules.push(Rule { place, includes, directories_only });
         }
-        let globs = globs.build().map_err(|error| {
-            Error::invalid_input(format!("the exclude patterns are too large: {}", error.kind()))
-        })?;
-        Ok(Self { globs, rules })
+        Ok(Self { names: Rules::new(names)?, paths: Rules::new(paths)? })
     }
 
-    /// Whether the entry named `name` is left out.
-    pub(super) fn excludes(&self, name: &[u8], is_directory: bool) -> bool {
-        if self.rules.is_empty() {
-            return false;
+    /// Whether the entry named `name` is left out. The name without its first `base` bytes starts at a path to back up.
+    pub(super) fn excludes(&self, name: &[u8], base: usize, is_directory: bool) -> bool {
+        let from_base = name.get(base..).unwrap_or_default();
+        let last = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let mut deciding = self.names.deciding(last, is_directory);
+        for path in [from_base, name].into_iter().take(if base == 0 { 1 } else { 2 }) {
+            let further = self.paths.deciding(path, is_directory);
+            deciding = [deciding, further].into_iter().flatten().max_by_key(|rule| rule.place);
         }
-        let candidate = Candidate::new(Path::new(OsStr::from_bytes(name)));
-        let deciding = self
-            .globs
-            .matches_candidate(&candidate)
-            .into_iter()
-            .filter_map(|index| self.rules.get(index).map(|rule| (index, rule)))
-            .filter(|(_, rule)| is_directory || !rule.directories_only)
-            .max_by_key(|(index, _)| *index);
-        deciding.is_some_and(|(_, rule)| !rule.includes)
+        deciding.is_some_and(|rule| !rule.includes)
+    }
+}
+
+impl Rules {
+    fn new((regexes, rules): (Vec<String>, Vec<Rule>)) -> Result<Self> {
+        let patterns = RegexSetBuilder::new(regexes).unicode(false).size_limit(COMPILED_BYTES_MAX).build();
+        let patterns = patterns
+            .map_err(|error| Error::invalid_input(format!("the exclude patterns are too many: {error}")))?;
+        Ok(Self { patterns, rules })
+    }
+
+    fn deciding(&self, text: &[u8], is_directory: bool) -> Option<Rule> {
+        if self.rules.is_empty() || !self.patterns.is_match(text) {
+            return None;
+        }
+        self.patterns
+            .matches(text)
+            .iter()
+            .filter_map(|index| self.rules.get(index).copied())
+            .filter(|rule| is_directory || !rule.directories_only)
+            .max_by_key(|rule| rule.place)
     }
 }
 
 /// The patterns in the text of an exclude file: one a line; empty lines and those that start with `#` say nothing.
 pub(super) fn patterns_of_file(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+    text.strip_prefix('\u{feff}').unwrap_or(text).split('\n').filter_map(pattern::of_line)
 }
 
 #[cfg(test)]
@@ -82,23 +91,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_match_whole_components_at_any_depth_unless_anchored() {
+    fn patterns_without_a_slash_match_at_any_depth_and_others_from_a_path_or_the_top() {
         let filter = Filter::new(["*.tmp", "/var/cache", "node_modules/", "a/b", "!keep.tmp"]).unwrap();
-        let excluded = |name: &str| filter.excludes(name.as_bytes(), false);
+        let excluded = |name: &str| filter.excludes(name.as_bytes(), 0, false);
         assert!(excluded("x.tmp") && excluded("deep/er/x.tmp"));
         assert!(!excluded("x.tmpl") && !excluded("deep/keep.tmp"));
         assert!(excluded("var/cache") && !excluded("home/var/cache"));
-        assert!(excluded("a/b") && excluded("x/a/b") && !excluded("xa/b"));
-        assert!(!excluded("x/node_modules") && filter.excludes(b"x/node_modules", true));
-        assert!(filter.excludes(b"\xff\xfe/x.tmp", false), "names that are not UTF-8");
-        let star = Filter::new(["/home/*/x", "**/deep/**/y"]).unwrap();
-        assert!(star.excludes(b"home/u/x", false) && !star.excludes(b"home/u/v/x", false));
-        assert!(star.excludes(b"q/deep/1/2/y", false));
+        assert!(excluded("a/b") && !excluded("x/a/b"));
+        assert!(!excluded("x/node_modules") && filter.excludes(b"x/node_modules", 0, true));
+        assert!(filter.excludes(b"\xff\xfe/x.tmp", 0, false), "names that are not UTF-8");
+        let base = "home/user/".len();
+        assert!(filter.excludes(b"home/user/a/b", base, false), "from the path that was given");
+        assert!(!filter.excludes(b"home/user/x/a/b", base, false));
+        assert!(filter.excludes(b"var/cache", "var/".len(), false), "from the top of the snapshot");
+    }
+
+    #[test]
+    fn the_last_pattern_that_matches_decides_whatever_it_is_matched_against() {
+        let filter = Filter::new(["*.log", "!/top/*.log", "debug.log"]).unwrap();
+        let excluded = |name: &str| filter.excludes(name.as_bytes(), 0, false);
+        assert!(excluded("a.log") && !excluded("top/a.log") && excluded("top/debug.log"));
     }
 
     #[test]
     fn nonsense_is_refused_by_name() {
-        for pattern in ["[", "", "!", "/", "{a"] {
+        for pattern in ["[", "", "!", "/", "a\\"] {
             let error = Filter::new([pattern]).unwrap_err();
             assert!(error.to_string().contains(pattern), "{error}");
         }
@@ -106,6 +123,6 @@ mod tests {
 
     #[test]
     fn exclude_files_have_comments() {
-        assert_eq!(patterns_of_file("# x\n\n a \n*.o\n").collect::<Vec<_>>(), ["a", "*.o"]);
+        assert_eq!(patterns_of_file("\u{feff}# x\n\n a \n*.o\r\n").collect::<Vec<_>>(), [" a", "*.o"]);
     }
 }

@@ -7,6 +7,7 @@ mod links;
 mod listing;
 mod metadata;
 mod owners;
+mod pattern;
 mod roots;
 mod run;
 mod walk;
@@ -111,12 +112,14 @@ impl FilesSourceBuilder {
         self
     }
 
-    /// Leaves out what matches `pattern`, with all that is below it.
+    /// Leaves out what matches `pattern`, with all that is below it. Patterns are those of `gitignore(5)`.
     ///
-    /// `*` and `?` match within a component, `**` across components, `[a-z]` and `{a,b}` choose. A pattern matches names
-    /// of one or more whole components at any depth; with a leading `/` it starts at the top of the snapshot, with a
-    /// trailing `/` it matches directories only. A leading `!` takes in again what an earlier pattern left out, unless
-    /// that left out a directory above it. The last pattern that matches decides. The paths given themselves are never left out.
+    /// `*` and `?` match within a component, `**` across components, `[a-z]` chooses. A pattern without a slash matches
+    /// last components at any depth: `*.tmp`. One with a slash at its start or inside starts at the path that is backed
+    /// up, as if it stood in a `.gitignore` there, or at the top of the snapshot: of `/home/user`, both `/cache` and
+    /// `/home/user/cache` leave out `cache`; `**/a/b` matches `a/b` at any depth. With a trailing `/` it matches
+    /// directories only. A leading `!` takes in again what an earlier pattern left out, unless that left out a
+    /// directory above it. The last pattern that matches decides. The paths given themselves are never left out.
     #[must_use]
     pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
         self.excludes.push(Exclude::Pattern(pattern.into()));
@@ -124,6 +127,7 @@ impl FilesSourceBuilder {
     }
 
     /// Leaves out what matches the patterns in a file: one a line; empty lines and those that start with `#` say nothing.
+    /// Spaces at the end of a line do not count, unless a backslash stands before them.
     #[must_use]
     pub fn exclude_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.excludes.push(Exclude::File(path.into()));

@@ -28,6 +28,8 @@ pub(super) struct Walk {
     stack: Vec<Frame>,
     /// The name of the entry in hand.
     name: Vec<u8>,
+    /// How much of names the path that is walked takes, with the slash behind it.
+    base_len: usize,
     /// The parents of the last root that were yielded already.
     parents: Vec<EntryName>,
     links: HardLinks,
@@ -59,6 +61,7 @@ impl Walk {
             roots: roots.into(),
             stack: Vec::new(),
             name: Vec::new(),
+            base_len: 0,
             parents: Vec::new(),
             links: HardLinks::default(),
             buffer: ListingBuffer::new(),
@@ -96,6 +99,7 @@ impl Walk {
     /// Yields the parents of `root` and the root itself.
     fn start(&mut self, root: &Root, out: &mut Vec<Item>) {
         self.name.clear();
+        self.base_len = root.name.as_ref().map_or(0, |name| name.as_bytes().len().saturating_add(1));
         self.xattrs.start(&root.base());
         let Some(name) = &root.name else {
             // Only the content of this directory has names.
@@ -246,7 +250,7 @@ impl Walk {
         let kind = file_type(&stat);
         let is_directory = kind == FileType::Directory;
         if !visit.explicit {
-            if self.settings.filter.excludes(&self.name, is_directory) {
+            if self.settings.filter.excludes(&self.name, self.base_len, is_directory) {
                 return None;
             }
             let limit = self.settings.larger_than;

@@ -16,7 +16,7 @@ pub struct Args {
     /// What to back up
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Leave out what matches, with all below it: *.tmp, /home/*/.cache, build/, !keep.tmp; repeat for more
+    /// Leave out what matches, as .gitignore has it: *.tmp, /home/*/.cache, build/, !keep.tmp; repeat for more
     #[arg(long = "exclude", value_name = "GLOB")]
     excludes: Vec<String>,
     /// Leave out what matches the globs in a file, one a line
