@@ -22,6 +22,8 @@
 //! | [`ReaderSource`] | whatever an asynchronous reader yields |
 //! | [`MemorySource`] | entries in memory |
 //!
+//! Files can be read from a consistent [view] of them: a snapshot of btrfs, LVM or ZFS.
+//!
 //! | Target | gets |
 //! |---|---|
 //! | [`DirectoryTarget`] | the files as they were, below a directory and nowhere else |
@@ -39,6 +41,7 @@ pub mod reader;
 mod register;
 mod system;
 pub mod target;
+pub mod view;
 
 pub use command::CommandSource;
 pub use files::{FilesSource, FilesSourceBuilder};

@@ -10,7 +10,8 @@ use backup_core::config::{BuildContext, ByteSize, Registry, SecretRef, Settings,
 use backup_core::{Error, Result, Source};
 use serde::Deserialize;
 
-use crate::{CommandSource, FilesSource};
+use crate::view::{BtrfsView, LvmView, ReflinkView, ZfsView};
+use crate::{CommandSource, FilesSource, FilesSourceBuilder};
 
 /// Adds the kinds `files` and `command`.
 ///
@@ -47,6 +48,45 @@ struct Files {
     exclude_larger_than: Option<ByteSize>,
     #[serde(default)]
     one_file_system: bool,
+    view: Option<FilesView>,
+}
+
+/// A consistent view from which files are read.
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+enum FilesView {
+    Btrfs { subvolume: PathBuf, views: Option<PathBuf> },
+    Lvm { group: String, volume: String, directory: PathBuf, space: Option<String>, options: Option<String> },
+    Reflink { directory: PathBuf, views: PathBuf },
+    Zfs { dataset: String, directory: PathBuf },
+}
+
+impl FilesView {
+    fn add_to(self, builder: FilesSourceBuilder, context: &BuildContext) -> FilesSourceBuilder {
+        match self {
+            Self::Btrfs { subvolume, views } => {
+                let view = BtrfsView::new(context.path(&subvolume));
+                builder.view(match views {
+                    Some(views) => view.views_in(context.path(&views)),
+                    None => view,
+                })
+            }
+            Self::Lvm { group, volume, directory, space, options } => {
+                let mut view = LvmView::new(group, volume, context.path(&directory));
+                if let Some(space) = space {
+                    view = view.space(space);
+                }
+                if let Some(options) = options {
+                    view = view.mount_options(&options);
+                }
+                builder.view(view)
+            }
+            Self::Reflink { directory, views } => {
+                builder.view(ReflinkView::new(context.path(&directory), context.path(&views)))
+            }
+            Self::Zfs { dataset, directory } => builder.view(ZfsView::new(dataset, context.path(&directory))),
+        }
+    }
 }
 
 async fn files(settings: Settings, context: BuildContext) -> Result<Arc<dyn Source>> {
@@ -66,6 +106,9 @@ async fn files(settings: Settings, context: BuildContext) -> Result<Arc<dyn Sour
     }
     if let Some(size) = files.exclude_larger_than {
         builder = builder.exclude_larger_than(size.bytes());
+    }
+    if let Some(view) = files.view {
+        builder = view.add_to(builder, &context);
     }
     // Reads exclude files.
     let built = tokio::task::spawn_blocking(move || builder.build()).await;

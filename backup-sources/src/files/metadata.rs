@@ -112,8 +112,9 @@ pub(super) fn now() -> Timestamp {
 /// Reads extended attributes, with the buffers that it needs for that.
 #[derive(Debug)]
 pub(super) struct Xattrs {
-    /// What stands before the name of an entry in its path.
+    /// What stands in the path of an entry in the place of the first `skip` bytes of its name.
     base: Vec<u8>,
+    skip: usize,
     full: Vec<u8>,
     path: Vec<u8>,
     directory_len: usize,
@@ -128,6 +129,7 @@ impl Xattrs {
     pub(super) fn new() -> Self {
         Self {
             base: Vec::new(),
+            skip: 0,
             full: Vec::new(),
             path: Vec::new(),
             directory_len: 0,
@@ -136,8 +138,9 @@ impl Xattrs {
         }
     }
 
-    /// Entries are found at `base` followed by their names from now on.
-    pub(super) fn start(&mut self, base: &[u8]) {
+    /// Entries are found at `base` followed by their names without the first `skip` bytes from now on.
+    pub(super) fn start(&mut self, (base, skip): (&[u8], usize)) {
+        self.skip = skip;
         self.base.clear();
         self.base.extend_from_slice(base);
     }
@@ -148,10 +151,10 @@ impl Xattrs {
     /// are read by way of the directory's descriptor: somebody who puts a link in the place of a directory may hide
     /// attributes of his own files that way, but must not get those of others attached to them.
     pub(super) fn of(&mut self, entry: &[u8], name: &CStr) -> Result<Vec<Attribute>, Errno> {
-        let Self { base, full, names, .. } = self;
+        let Self { base, skip, full, names, .. } = self;
         full.clear();
         full.extend_from_slice(base);
-        full.extend_from_slice(entry);
+        full.extend_from_slice(entry.get(*skip..).unwrap_or_default());
         full.push(0);
         if full.len() < PATH_MAX
             && let Ok(path) = CStr::from_bytes_with_nul(full)

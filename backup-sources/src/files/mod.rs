@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use backup_core::{Error, JobContext, Result, Source, SourceInfo, SourceRun};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+use crate::view::{Taken, View};
 use filter::Filter;
 use roots::Root;
 use run::Base;
@@ -53,6 +54,7 @@ pub(crate) use run::FilesRun;
 #[derive(Debug, Clone)]
 pub struct FilesSource {
     paths: Vec<PathBuf>,
+    view: Option<Arc<dyn View>>,
     settings: Settings,
 }
 
@@ -66,12 +68,15 @@ struct Settings {
     one_file_system: bool,
     xattrs: bool,
     stamps: bool,
+    /// Directories that are views are left out.
+    hides_views: bool,
 }
 
 /// Describes a [`FilesSource`].
 #[derive(Debug, Clone, Default)]
 pub struct FilesSourceBuilder {
     paths: Vec<PathBuf>,
+    view: Option<Arc<dyn View>>,
     excludes: Vec<Exclude>,
     caches: bool,
     present: Vec<String>,
@@ -163,6 +168,14 @@ impl FilesSourceBuilder {
         self
     }
 
+    /// Reads the files from a consistent view of them: as they all are at the moment when the run begins. Every path to
+    /// back up must lie in the directory of the view.
+    #[must_use]
+    pub fn view(mut self, view: impl View) -> Self {
+        self.view = Some(Arc::new(view));
+        self
+    }
+
     /// The source. Reads exclude files.
     ///
     /// # Errors
@@ -198,8 +211,9 @@ impl FilesSourceBuilder {
             one_file_system: self.one_file_system,
             xattrs: true,
             stamps: true,
+            hides_views: self.view.is_some(),
         };
-        Ok(FilesSource { paths: self.paths, settings })
+        Ok(FilesSource { paths: self.paths, view: self.view, settings })
     }
 }
 
@@ -213,16 +227,20 @@ impl Source for FilesSource {
     }
 
     async fn begin(&self, _: &JobContext) -> Result<Box<dyn SourceRun>> {
-        let Self { paths, settings } = self.clone();
+        let Self { paths, view, settings } = self.clone();
         let begin = move || {
             let current = std::env::current_dir()
                 .map_err(|error| Error::io("the current directory is not known", error))
                 .or_else(|error| {
                     if paths.iter().all(|path| path.is_absolute()) { Ok("/".into()) } else { Err(error) }
                 })?;
-            let roots = roots::resolve(&paths, &current)?;
+            let mut roots = roots::resolve(&paths, &current)?;
+            let view = view.map(|view| Taken::take(&view)).transpose()?;
+            if let Some(view) = &view {
+                roots = in_view(roots, view)?;
+            }
             let bases = roots.iter().map(base).collect::<Result<Vec<_>>>()?;
-            FilesRun::start(settings, roots, bases)
+            FilesRun::start(settings, roots, bases, view)
         };
         let run = tokio::task::spawn_blocking(begin)
             .await
@@ -235,7 +253,8 @@ impl Source for FilesSource {
 pub(crate) fn walk_below(root: &Path) -> Result<FilesRun> {
     let path = std::path::absolute(root)
         .map_err(|error| Error::io(format!("`{}` cannot be found", root.display()), error))?;
-    let root = Root { name: None, path: path.into_os_string().into_encoded_bytes(), follow: true };
+    let path = path.into_os_string().into_encoded_bytes();
+    let root = Root { name: None, given: path.clone(), path, follow: true };
     let base = base(&root)?;
     let settings = Settings {
         filter: Arc::new(Filter::new([])?),
@@ -245,8 +264,29 @@ pub(crate) fn walk_below(root: &Path) -> Result<FilesRun> {
         one_file_system: false,
         xattrs: false,
         stamps: false,
+        hides_views: false,
     };
-    FilesRun::start(settings, vec![root], vec![base])
+    FilesRun::start(settings, vec![root], vec![base], None)
+}
+
+/// The roots where they stand in a view.
+fn in_view(roots: Vec<Root>, view: &Taken) -> Result<Vec<Root>> {
+    let absolute = |path: &Path| {
+        std::path::absolute(path)
+            .map(|path| path.into_os_string().into_encoded_bytes())
+            .map_err(|error| Error::io(format!("`{}` cannot be found", path.display()), error))
+    };
+    let (from, to) = (absolute(view.directory())?, absolute(view.path())?);
+    let moved = |root: Root| {
+        let given = String::from_utf8_lossy(&root.given).into_owned();
+        root.moved(&from, &to).ok_or_else(|| {
+            let directory = view.directory().display();
+            Error::invalid_input(format!(
+                "the path `{given}` is not in `{directory}`, of which a view is taken"
+            ))
+        })
+    };
+    roots.into_iter().map(moved).collect()
 }
 
 /// Opens the directory from which the content of a root's entries is reached, and makes sure that the root exists.

@@ -10,26 +10,40 @@ use backup_core::{EntryName, Error, Result};
 pub(super) struct Root {
     /// The name; none where the content of the path stands at the top of the snapshot.
     pub(super) name: Option<EntryName>,
-    /// The path, absolute.
+    /// The path, absolute: where the files are read.
     pub(super) path: Vec<u8>,
+    /// The path that was given, absolute: the same, unless files are read from a view of them.
+    pub(super) given: Vec<u8>,
     /// Whether a symbolic link at the path is to be followed: it was given with a trailing slash.
     pub(super) follow: bool,
 }
 
 impl Root {
-    /// What stands before the names of entries in their paths.
-    pub(super) fn base(&self) -> Vec<u8> {
+    /// What entries' paths begin with, and how many bytes of their names that stands for.
+    pub(super) fn base(&self) -> (Vec<u8>, usize) {
         match &self.name {
-            Some(name) => self.path.strip_suffix(name.as_bytes()).unwrap_or(&self.path).to_vec(),
-            None => [self.path.strip_suffix(b"/").unwrap_or(&self.path), b"/"].concat(),
+            Some(name) => (self.path.clone(), name.as_bytes().len()),
+            None => ([self.path.strip_suffix(b"/").unwrap_or(&self.path), b"/"].concat(), 0),
         }
+    }
+
+    /// The same root where the files of `from` stand at `to`: it keeps its name. None if it is not in `from`.
+    pub(super) fn moved(mut self, from: &[u8], to: &[u8]) -> Option<Self> {
+        let from = from.strip_suffix(b"/").unwrap_or(from);
+        let rest = self.path.strip_prefix(from)?;
+        if !matches!(rest, [] | [b'/', ..]) {
+            return None;
+        }
+        // Also the root itself is to be opened in the view, and not as what stands at its end.
+        self.path = [to, rest.strip_suffix(b"/").unwrap_or(rest)].concat();
+        Some(self)
     }
 
     /// The absolute path of the ancestor of this root that has the name `ancestor`, one of this root's own parents.
     pub(super) fn ancestor_path(&self, ancestor: &EntryName) -> Vec<u8> {
         let depth = self.name.as_ref().map_or(0, |name| name.components().count());
         let above = depth.saturating_sub(ancestor.components().count());
-        let mut path: &[u8] = &self.path;
+        let mut path: &[u8] = &self.given;
         for _ in 0..above {
             let end = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
             path = path.get(..end).unwrap_or_default();
@@ -89,7 +103,7 @@ fn root(path: &Path, current: &Path) -> Result<Root> {
     let path = if cleaned.first() == Some(&b'/') { cleaned } else { clean(&absolute) };
     // `link/` and `link/.` mean what the link points to, as everywhere else.
     let follow = given.ends_with(b"/") || given.ends_with(b"/.") || name.is_none();
-    Ok(Root { name, path, follow })
+    Ok(Root { name, given: path.clone(), path, follow })
 }
 
 /// `path` without empty and `.` components, with `..` taking back what stands before it; `.` if nothing is left.
@@ -183,11 +197,33 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_a_base_and_a_name() {
-        for (path, base) in [("/etc/ssl", "/"), ("a/b", "/home/"), ("../x", "/"), (".", "/home/"), ("/", "/")]
-        {
-            assert_eq!(root(Path::new(path), Path::new("/home")).unwrap().base(), base.as_bytes(), "{path}");
+    fn paths_are_a_base_and_the_rest_of_a_name() {
+        for (path, base, skip) in [
+            ("/etc/ssl", "/etc/ssl", 7),
+            ("a/b", "/home/a/b", 3),
+            ("../x", "/x", 1),
+            (".", "/home/", 0),
+            ("/", "/", 0),
+        ] {
+            let (found, skipped) = root(Path::new(path), Path::new("/home")).unwrap().base();
+            assert_eq!((found.as_slice(), skipped), (base.as_bytes(), skip), "{path}");
         }
+    }
+
+    #[test]
+    fn a_root_in_a_view_keeps_its_name_and_its_ancestors() {
+        let root = |path: &str| root(Path::new(path), Path::new("/")).unwrap();
+        let moved = root("/data/www/x").moved(b"/data/", b"/snap").unwrap();
+        assert_eq!(
+            (moved.path.as_slice(), moved.name.unwrap().to_string()),
+            (&b"/snap/www/x"[..], "data/www/x".into())
+        );
+        assert_eq!(root("/data").moved(b"/data", b"/snap").unwrap().path, b"/snap");
+        assert_eq!(root("/data/x").moved(b"/", b"/snap").unwrap().path, b"/snap/data/x");
+        assert_eq!(root("/").moved(b"/", b"/snap").unwrap().path, b"/snap");
+        assert_eq!(root("/database").moved(b"/data", b"/snap"), None);
+        let moved = root("/data/www/x").moved(b"/data", b"/snap").unwrap();
+        assert_eq!(moved.ancestor_path(&EntryName::new("data").unwrap()), b"/data");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::content::{self, Expected};
 use super::roots::Root;
 use super::walk::Walk;
 use crate::system;
+use crate::view::Taken;
 
 /// Items that the walk hands over at once.
 const BATCH_ITEMS: usize = 512;
@@ -27,6 +28,8 @@ pub(crate) struct FilesRun {
     bases: Arc<[Base]>,
     euid: u32,
     is_root: bool,
+    /// Last, so that what is read from it is let go first.
+    view: Option<Taken>,
 }
 
 /// Where the entries of one root are opened.
@@ -48,7 +51,12 @@ enum Batch {
 
 impl FilesRun {
     /// Starts the walk. It ends by itself when the run is dropped.
-    pub(super) fn start(settings: Settings, roots: Vec<Root>, bases: Vec<Base>) -> Result<Self> {
+    pub(super) fn start(
+        settings: Settings,
+        roots: Vec<Root>,
+        bases: Vec<Base>,
+        view: Option<Taken>,
+    ) -> Result<Self> {
         let (sender, batches) = async_channel::bounded(BATCHES_WAITING);
         std::thread::Builder::new()
             .name("backup-walk".into())
@@ -62,6 +70,7 @@ impl FilesRun {
             bases: bases.into(),
             euid: rustix::process::geteuid().as_raw(),
             is_root: system::is_root(),
+            view,
         })
     }
 }
@@ -123,6 +132,14 @@ impl SourceRun for FilesRun {
     }
 
     async fn finish(&mut self) -> Result<Finished> {
-        Ok(Finished { owners: std::mem::take(&mut self.owners), ..Finished::default() })
+        let mut finished = Finished { owners: std::mem::take(&mut self.owners), ..Finished::default() };
+        if let Some(view) = self.view.take() {
+            // What is open in it would keep it from being given up.
+            self.bases = Arc::new([]);
+            let released = tokio::task::spawn_blocking(move || view.release()).await;
+            finished.skipped = released
+                .map_err(|error| Error::internal("giving up the view broke off").with_source(error))?;
+        }
+        Ok(finished)
     }
 }

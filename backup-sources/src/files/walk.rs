@@ -15,6 +15,7 @@ use super::owners::Owners;
 use super::roots::Root;
 use super::{Settings, inode};
 use crate::system::{describe, file_type, size};
+use crate::view::PREFIX;
 
 /// Directories kept open at once; those further up are opened again on the way back.
 const OPEN_MAX: usize = 64;
@@ -100,7 +101,8 @@ impl Walk {
     fn start(&mut self, root: &Root, out: &mut Vec<Item>) {
         self.name.clear();
         self.base_len = root.name.as_ref().map_or(0, |name| name.as_bytes().len().saturating_add(1));
-        self.xattrs.start(&root.base());
+        let (base, skip) = root.base();
+        self.xattrs.start((&base, skip));
         let Some(name) = &root.name else {
             // Only the content of this directory has names.
             match open_directory(CWD, &*root.path, true) {
@@ -250,6 +252,9 @@ impl Walk {
         let kind = file_type(&stat);
         let is_directory = kind == FileType::Directory;
         if !visit.explicit {
+            if is_directory && self.settings.hides_views && is_view(name) {
+                return None;
+            }
             if self.settings.filter.excludes(&self.name, self.base_len, is_directory) {
                 return None;
             }
@@ -459,6 +464,11 @@ fn open_directory(at: impl AsFd, name: impl rustix::path::Arg, follow: bool) -> 
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let flags = if follow { flags } else { flags | OFlags::NOFOLLOW };
     rustix::fs::openat(at, name, flags, Mode::empty())
+}
+
+/// Whether a directory is a view that a backup reads from, or was.
+fn is_view(name: &CStr) -> bool {
+    name.to_bytes().strip_prefix(b".").is_some_and(|name| name.starts_with(PREFIX.as_bytes()))
 }
 
 fn is_cache(directory: impl AsFd) -> bool {
