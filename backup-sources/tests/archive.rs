@@ -121,3 +121,23 @@ async fn content_of_another_length_than_announced_is_refused() {
         Writer::Skip
     ));
 }
+
+#[tokio::test]
+async fn owners_stand_in_an_archive_by_name_as_well() {
+    let target = TarTarget::new(Vec::new());
+    let mut names = backup_core::OwnerNames::default();
+    let long = "a-group-with-a-name-that-the-old-header-has-no-room-for";
+    names.users.insert(4242, "somebody".into());
+    names.groups.insert(4243, long.into());
+    target.owner_names(&names);
+    let posix = PosixMetadata { mode: 0o755, uid: 4242, gid: 4243, modified: Timestamp::new(1, 0) };
+    let entry = Entry::directory("directory").unwrap().with_posix(posix);
+    let Writer::Async(mut writer) = target.entry(&entry).await.unwrap() else { panic!() };
+    writer.shutdown().await.unwrap();
+    assert_eq!(target.finish().await.unwrap(), []);
+    let scratch = tempfile::tempdir().unwrap();
+    fs::write(scratch.path().join("a.tar"), target.into_inner().unwrap()).unwrap();
+    let listed = Command::new("tar").arg("-tvf").arg(scratch.path().join("a.tar")).output().unwrap();
+    let text = String::from_utf8_lossy(&listed.stdout);
+    assert!(text.contains(&format!("somebody/{long}")), "{text}");
+}

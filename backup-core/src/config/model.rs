@@ -112,7 +112,7 @@ pub struct JobConfig {
     /// Whether what was compressed and encrypted is decoded again and compared before it is stored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub verify_encoding: bool,
-    /// Commands run one after the other before; when one fails, no backup is made.
+    /// Commands run one after the other before; when one fails, no backup is made, unless `hook_failure` says otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<Argv>,
     /// Commands run one after the other afterwards, also when `before` or the backup failed.
@@ -121,6 +121,27 @@ pub struct JobConfig {
     /// How long each command may take. Not given: one hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook_timeout: Option<Span>,
+    /// What it means when one of these commands fails or takes too long.
+    #[serde(default, skip_serializing_if = "HookFailure::is_default")]
+    pub hook_failure: HookFailure,
+}
+
+/// What it means when a command before or after a job fails or takes too long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum HookFailure {
+    /// The job fails; before the backup: nothing is backed up.
+    #[default]
+    Fail,
+    /// It is told, and the job goes on.
+    Warn,
+}
+
+impl HookFailure {
+    fn is_default(&self) -> bool {
+        *self == Self::Fail
+    }
 }
 
 impl JobConfig {
@@ -138,6 +159,7 @@ impl JobConfig {
             before: Vec::new(),
             after: Vec::new(),
             hook_timeout: None,
+            hook_failure: HookFailure::Fail,
         }
     }
 }

@@ -250,3 +250,27 @@ fn the_examples_for_the_deployments_are_configurations() {
     }
     assert_eq!(count, 5);
 }
+
+#[test]
+fn commands_that_fail_only_warn_where_the_job_says_so() {
+    let scratch = configured();
+    let more = r#"
+[jobs.warned]
+source = "tree"
+repository = "main"
+before = [["false"], ["sh", "-c", "echo before >> hooks"]]
+after = [["sleep", "60"], ["sh", "-c", "echo after >> hooks"]]
+hook_timeout = "1s"
+hook_failure = "warn"
+"#;
+    std::fs::write(scratch.path("backup.toml"), format!("{CONFIGURATION}{more}")).unwrap();
+    let report = json(&scratch, 0, &["run", "warned"]);
+    let component = &report["components"][0];
+    assert_eq!(component["outcome"], "complete", "{report:#}");
+    let warnings = component["warnings"].as_array().unwrap();
+    assert!(warnings[0].as_str().unwrap().contains("`false` failed"), "{warnings:?}");
+    assert!(warnings[1].as_str().unwrap().contains("did not end within 1 s"), "{warnings:?}");
+    assert_eq!(std::fs::read_to_string(scratch.path("hooks")).unwrap(), "before\nafter\n");
+    let told = with(&scratch, &["run", "warned"]).expect(0);
+    assert!(told.err.contains("`false` failed"), "{told:#?}");
+}

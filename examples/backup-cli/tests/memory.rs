@@ -87,6 +87,21 @@ fn a_million_files_need_little_memory() {
     round(&scratch, &format!("{count} files"), &["create", "files", &many]);
 }
 
+#[test]
+fn a_directory_of_a_million_entries_needs_little_memory() {
+    let scratch = Scratch::with_repository();
+    let count = if long() { 1_000_000 } else { 30_000 };
+    let tree = scratch.path("flat");
+    fs::create_dir(&tree).unwrap();
+    // Most of them empty: what counts are the names.
+    for number in 0..count {
+        let content = if number % 100 == 0 { number.to_string() } else { String::new() };
+        fs::write(tree.join(format!("an entry with a name of some length {number:07}")), content).unwrap();
+    }
+    let flat = scratch.text("flat");
+    round(&scratch, &format!("{count} entries of one directory"), &["create", "files", &flat]);
+}
+
 fn make_files(tree: &Path, count: usize, content: &[u8]) {
     for number in 0..count {
         let directory = tree.join(format!("{:03}/{:02}", number / 10_000, number / 100 % 100));

@@ -1,7 +1,7 @@
 //! Headers of the ustar and pax interchange formats (IEEE Std 1003.1-2017, pax).
 
 use backup_core::entry::XATTR_PREFIX;
-use backup_core::{Entry, EntryKind, PosixMetadata, Timestamp};
+use backup_core::{Entry, EntryKind, OwnerNames, PosixMetadata, Timestamp};
 
 /// Largest number in an octal field of 11 digits, and of 7.
 const OCTAL_11_MAX: u64 = 0o77_777_777_777;
@@ -9,7 +9,7 @@ const OCTAL_7_MAX: u64 = 0o7_777_777;
 
 /// What stands before the content of `entry`, whose length is `len`: a pax header where something does not fit into the
 /// old one, and the old one.
-pub(super) fn header(entry: &Entry, len: u64) -> Vec<u8> {
+pub(super) fn header(entry: &Entry, len: u64, names: &OwnerNames) -> Vec<u8> {
     let posix = entry.posix.unwrap_or(PosixMetadata {
         mode: if entry.kind == EntryKind::Directory { 0o755 } else { 0o644 },
         ..PosixMetadata::default()
@@ -27,20 +27,50 @@ pub(super) fn header(entry: &Entry, len: u64) -> Vec<u8> {
     if kind == b'5' {
         name.push(b'/');
     }
-    let records = records(entry, &posix, &name, link, len);
+    let owner = Owner {
+        user: names.users.get(&posix.uid).map(String::as_str).unwrap_or_default(),
+        group: names.groups.get(&posix.gid).map(String::as_str).unwrap_or_default(),
+    };
+    let records = records(entry, &posix, &owner, &name, link, len);
     let mut out = Vec::new();
     if !records.is_empty() {
         let about = b"././@PaxHeader";
         let records_len = u64::try_from(records.len()).unwrap_or_default();
-        out.extend_from_slice(&block(about, b"", b'x', records_len, &PosixMetadata::default(), (0, 0)));
+        let nobody = Owner::default();
+        out.extend_from_slice(&block(
+            about,
+            b"",
+            b'x',
+            records_len,
+            &PosixMetadata::default(),
+            &nobody,
+            (0, 0),
+        ));
         out.extend_from_slice(&records);
         out.resize(out.len().next_multiple_of(512), 0);
     }
-    out.extend_from_slice(&block(&name, link, kind, len, &posix, device));
+    out.extend_from_slice(&block(&name, link, kind, len, &posix, &owner, device));
     out
 }
 
-fn records(entry: &Entry, posix: &PosixMetadata, name: &[u8], link: &[u8], len: u64) -> Vec<u8> {
+/// Names of a user and a group; empty where they are not known.
+#[derive(Debug, Clone, Copy, Default)]
+struct Owner<'a> {
+    user: &'a str,
+    group: &'a str,
+}
+
+/// Bytes of a name in the old header, which ends with a zero.
+const OWNER_BYTES: usize = 31;
+
+fn records(
+    entry: &Entry,
+    posix: &PosixMetadata,
+    owner: &Owner<'_>,
+    name: &[u8],
+    link: &[u8],
+    len: u64,
+) -> Vec<u8> {
     let mut records = Vec::new();
     let long_name = name.len() > 100;
     let long_link = link.len() > 100;
@@ -60,6 +90,11 @@ fn records(entry: &Entry, posix: &PosixMetadata, name: &[u8], link: &[u8], len: 
     for (key, id) in [(&b"uid"[..], posix.uid), (b"gid", posix.gid)] {
         if u64::from(id) > OCTAL_7_MAX {
             record(&mut records, key, id.to_string().as_bytes());
+        }
+    }
+    for (key, name) in [(&b"uname"[..], owner.user), (b"gname", owner.group)] {
+        if name.len() > OWNER_BYTES {
+            record(&mut records, key, name.as_bytes());
         }
     }
     let time = posix.modified;
@@ -119,6 +154,7 @@ fn block(
     kind: u8,
     len: u64,
     posix: &PosixMetadata,
+    owner: &Owner<'_>,
     device: (u32, u32),
 ) -> [u8; 512] {
     let mut block = [0; 512];
@@ -132,6 +168,8 @@ fn block(
     put(&mut block, 156, &[kind], 1);
     put(&mut block, 157, link, 100);
     put(&mut block, 257, b"ustar\x0000", 8);
+    put(&mut block, 265, owner.user.as_bytes(), OWNER_BYTES);
+    put(&mut block, 297, owner.group.as_bytes(), OWNER_BYTES);
     octal(&mut block, 329, 8, u64::from(device.0));
     octal(&mut block, 337, 8, u64::from(device.1));
     let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();

@@ -6,7 +6,9 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use backup_core::{Entry, EntryKind, Error, JobContext, Result, Skipped, Target, WriteOrder, Writer};
+use backup_core::{
+    Entry, EntryKind, Error, JobContext, OwnerNames, Result, Skipped, Target, WriteOrder, Writer,
+};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::lent::{Lent, Slot};
@@ -16,17 +18,18 @@ const SKIPPED_MAX: usize = 10_000;
 
 /// Writes a tar archive: POSIX.1-2001 (`pax`), which every tar of today reads.
 ///
-/// Names and content of any length, hard links, nanosecond times and extended attributes (as `SCHILY.xattr`, for
-/// `tar --xattrs`) are kept. Holes are written as zeros; sockets cannot stand in an archive and are reported.
+/// Names and content of any length, owners with their names, hard links, nanosecond times and extended attributes (as `SCHILY.xattr`, for
+/// `tar --xattrs`) are kept. Inode flags have no place in an archive. Holes are written as zeros; sockets cannot stand in an archive and are reported.
 pub struct TarTarget<W> {
     slot: Slot<W>,
     skipped: Mutex<Vec<Skipped>>,
+    names: Mutex<OwnerNames>,
 }
 
 impl<W: AsyncWrite + Unpin + Send + 'static> TarTarget<W> {
     /// An archive on `writer`, which should be buffered: headers are small.
     pub fn new(writer: W) -> Self {
-        Self { slot: Slot::new(writer), skipped: Mutex::default() }
+        Self { slot: Slot::new(writer), skipped: Mutex::default(), names: Mutex::default() }
     }
 
     /// The writer, once the restore has ended.
@@ -45,6 +48,10 @@ impl<W> fmt::Debug for TarTarget<W> {
 impl<W: AsyncWrite + Unpin + Send + 'static> Target for TarTarget<W> {
     fn order(&self) -> WriteOrder {
         WriteOrder::Sequential
+    }
+
+    fn owner_names(&self, names: &OwnerNames) {
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names.clone();
     }
 
     async fn begin(&self, _: &JobContext) -> Result<()> {
@@ -67,7 +74,10 @@ impl<W: AsyncWrite + Unpin + Send + 'static> Target for TarTarget<W> {
                 return Err(Error::invalid_input(message).with_entry(&entry.name));
             }
         };
-        let header = header::header(entry, len);
+        let header = {
+            let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            header::header(entry, len, &names)
+        };
         let mut writer = self.slot.take()?;
         let failed = |error| Error::io("the archive cannot be written", error).with_entry(&entry.name);
         writer.write_all(&header).await.map_err(failed)?;

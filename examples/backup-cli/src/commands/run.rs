@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use backup_core::config::{Config, JobConfig, SetConfig};
+use backup_core::config::{Config, HookFailure, JobConfig, SetConfig};
 use backup_core::format::document::{SetComponent, SnapshotSet};
 use backup_core::report::{BackupReport, Outcome as Whole};
 use backup_core::repository::{BackupOptions, Repository};
@@ -42,6 +42,16 @@ struct Ended {
     result: Result<BackupReport, Why>,
     /// A command after the backup failed.
     after: Option<String>,
+    /// Commands that failed where that is only to be told.
+    warnings: Vec<String>,
+}
+
+/// One job with the commands around it, done.
+#[derive(Debug)]
+struct Around {
+    result: Result<BackupReport, Why>,
+    after: Option<String>,
+    warnings: Vec<String>,
 }
 
 /// Why there is no snapshot.
@@ -61,9 +71,10 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     for step in &steps {
         match step {
             Step::Job(name, job) => {
-                let (result, after) = one(context, &config, name, job, &mut repositories).await;
+                let Around { result, after, warnings } =
+                    one(context, &config, name, job, &mut repositories).await;
                 let (component, set) = ((*name).to_owned(), None);
-                all.push(Ended { component, set, required: true, restore_order: 0, result, after });
+                all.push(Ended { component, set, required: true, restore_order: 0, result, after, warnings });
                 tell(context, all.last());
             }
             Step::Set(name, set) => {
@@ -138,11 +149,12 @@ async fn run_set(
 ) {
     for component in &set.components {
         let name = component.name();
-        let (result, after) = match config.jobs.get(&component.job) {
-            _ if skip.iter().any(|skipped| skipped == name) => (Err(Why::Skipped), None),
+        let nothing = |why| Around { result: Err(why), after: None, warnings: Vec::new() };
+        let Around { result, after, warnings } = match config.jobs.get(&component.job) {
+            _ if skip.iter().any(|skipped| skipped == name) => nothing(Why::Skipped),
             Some(job) => one(context, config, &component.job, job, repositories).await,
             // The configuration was checked when it was read.
-            None => (Err(Why::Failed(Failure::usage(format!("there is no job `{}`", component.job)))), None),
+            None => nothing(Why::Failed(Failure::usage(format!("there is no job `{}`", component.job)))),
         };
         all.push(Ended {
             component: name.to_owned(),
@@ -151,6 +163,7 @@ async fn run_set(
             restore_order: component.restore_order,
             result,
             after,
+            warnings,
         });
         tell(context, all.last());
     }
@@ -218,17 +231,22 @@ async fn one(
     name: &str,
     job: &JobConfig,
     repositories: &mut BTreeMap<String, Repository>,
-) -> (Result<BackupReport, Why>, Option<String>) {
+) -> Around {
     let time = job.hook_timeout.map_or(hooks::TIME_DEFAULT, |span| span.duration());
-    let result = between(context, config, name, job, time, repositories).await;
+    let mut warnings = Vec::new();
+    let result = between(context, config, name, job, time, repositories, &mut warnings).await;
     let mut after = None;
     for argv in &job.after {
         // What was stopped must be started again, also after a cancellation.
-        if let Err(error) = hooks::run(argv, time).await {
-            after.get_or_insert_with(|| error.to_string());
+        match (hooks::run(argv, time).await, job.hook_failure) {
+            (Ok(()), _) => {}
+            (Err(error), HookFailure::Warn) => warnings.push(error.to_string()),
+            (Err(error), HookFailure::Fail) => {
+                after.get_or_insert_with(|| error.to_string());
+            }
         }
     }
-    (result.map_err(Why::Failed), after)
+    Around { result: result.map_err(Why::Failed), after, warnings }
 }
 
 async fn between(
@@ -238,6 +256,7 @@ async fn between(
     job: &JobConfig,
     time: std::time::Duration,
     repositories: &mut BTreeMap<String, Repository>,
+    warnings: &mut Vec<String>,
 ) -> Outcome<BackupReport> {
     let running = context.job();
     running.check()?;
@@ -257,9 +276,14 @@ async fn between(
     let source = context.registry.make_source(component, &context.file(), &at, &context.build()).await;
     let source = source.map_err(Failure::input)?;
     for argv in &job.before {
-        tokio::select! {
-            done = hooks::run(argv, time) => done?,
+        let done = tokio::select! {
+            done = hooks::run(argv, time) => done,
             () = running.cancellation().cancelled() => return Err(Error::cancelled().into()),
+        };
+        match (done, job.hook_failure) {
+            (Ok(()), _) => {}
+            (Err(error), HookFailure::Warn) => warnings.push(error.to_string()),
+            (Err(error), HookFailure::Fail) => return Err(error.into()),
         }
     }
     let options = BackupOptions {
@@ -315,6 +339,9 @@ impl Ended {
                 json!({ "kind": kind_name(backup_core::ErrorKind::Io), "message": after }),
             );
         }
+        if !self.warnings.is_empty() {
+            members.insert("warnings".into(), json!(self.warnings));
+        }
         Value::Object(members)
     }
 }
@@ -324,6 +351,9 @@ fn tell(context: &mut Context, ended: Option<&Ended>) {
     let Some(ended) = ended else { return };
     if context.output.is_json() {
         return;
+    }
+    for warning in &ended.warnings {
+        context.console.say(format_args!("{}: {}", ended.component, human::name(warning)));
     }
     match &ended.result {
         Ok(report) => snapshot::name_skipped(context, report),

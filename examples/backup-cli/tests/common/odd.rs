@@ -70,3 +70,54 @@ pub fn make_tree(root: &Path) {
     drop(socket.unwrap());
     sh("touch -d '2001-02-03 04:05:06.000000007 UTC' plain/deep/deeper .", root);
 }
+
+/// Adds to a tree what is odder still: whatever is known to have gone wrong in some backup program.
+pub fn add_oddities(root: &Path) {
+    let at = |name: &str| root.join(name);
+    sh(
+        "ln pipe 'pipe again'; ln -P link 'link again'; ln socket 'socket again'; ln empty 'empty again'",
+        root,
+    );
+    symlink("t".repeat(4095), at("the longest link")).unwrap();
+    symlink(std::ffi::OsStr::from_bytes(b"\xff not text"), at("link to no text")).unwrap();
+    fs::create_dir_all(at(&"d".repeat(255)).join("e".repeat(255)).join("f".repeat(255))).unwrap();
+    for name in [" ", "-rf", "a\\..\\b", "\x01\x7f", "*", "%s", "..a", "a.", "\u{202e}txt.exe"] {
+        fs::write(at(name), name).unwrap();
+    }
+    fs::create_dir(at("many")).unwrap();
+    (0..2_000).for_each(|number| fs::write(at("many").join(number.to_string()), "").unwrap());
+    let holes = fs::File::create(at("hole at the end")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&holes, &[7; 4096], 0).unwrap();
+    holes.set_len(9_000_000).unwrap();
+    fs::File::create(at("only a hole")).unwrap().set_len(3_000_000).unwrap();
+    let islands = fs::File::create(at("islands")).unwrap();
+    (0..20).for_each(|number| {
+        std::os::unix::fs::FileExt::write_all_at(&islands, &[1; 4096], number * 1_048_576).unwrap();
+    });
+    xattr::set(at("plain/deep"), "user.long", &[b'v'; 3000]).unwrap();
+    sh("setfacl -m g:54321:rwx 'many'; setfacl -d -m g:54321:r many", root);
+    sh("chattr +d plain/text 2>/dev/null || true; chattr +A many 2>/dev/null || true", root);
+    if is_root() {
+        sh("ln char 'char again'; ln block 'block again'; ln setuid 'setuid again'", root);
+        sh(
+            "setfattr -n trusted.note -v secret plain/deep/deeper; setfattr -h -n trusted.link -v x dangling",
+            root,
+        );
+        // cap_net_bind_service, permitted and effective, as a version 2 capability (capabilities(7)).
+        sh(
+            "cp /bin/true capable; setfattr -n security.capability -v 0x0100000200040000000000000000000000000000 capable",
+            root,
+        );
+        sh("chown daemon:daemon many/7; chown 4000000000:4000000001 many/8", root);
+        sh(
+            "mkdir locked; echo x > locked/file; ln locked/file 'locked again'; echo x > log; \
+             chattr +i locked/file locked 2>/dev/null || true; chattr +a log 2>/dev/null || true",
+            root,
+        );
+    }
+    sh(
+        "touch -d '2446-05-10 00:00:00.25 UTC' many/1; touch -d '1901-12-14 00:00:00.999999999 UTC' many/2",
+        root,
+    );
+    sh("touch -d '2038-01-19 03:14:08 UTC' many/3; touch -d '1970-01-01 00:00:00 UTC' many .", root);
+}
