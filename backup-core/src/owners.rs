@@ -98,8 +98,8 @@ mod tests {
 
     #[test]
     fn what_the_format_has_no_room_for_is_left_out() {
-        let mut names = OwnerNames::default();
-        names.users = (0..limits::OWNER_NAMES_MAX as u32 + 5).map(|id| (id, String::new())).collect();
+        let users = (0..limits::OWNER_NAMES_MAX as u32 + 5).map(|id| (id, String::new())).collect();
+        let mut names = OwnerNames { users, ..OwnerNames::default() };
         names.groups.insert(1, "n".repeat(limits::OWNER_NAME_BYTES_MAX + 1));
         let names = names.within_limits();
         assert_eq!((names.users.len(), names.groups.len()), (limits::OWNER_NAMES_MAX, 0));

@@ -70,9 +70,10 @@ async fn names_of_owners_and_of_those_in_access_lists_are_recorded() {
 async fn restored(numeric: bool) -> Option<(u32, u32, Vec<u8>)> {
     let scratch = tempfile::tempdir().unwrap();
     let target = DirectoryTarget::builder(scratch.path().join("to")).numeric_owner(numeric).build();
-    let mut names = OwnerNames::default();
-    names.users = [(4242, SOMEBODY.to_owned()), (4244, "no such user".to_owned())].into();
-    names.groups = [(4243, SOMEBODY.to_owned())].into();
+    let names = OwnerNames {
+        users: [(4242, SOMEBODY.to_owned()), (4244, "no such user".to_owned())].into(),
+        groups: [(4243, SOMEBODY.to_owned())].into(),
+    };
     target.owner_names(&names);
     target.begin(&JobContext::new()).await.unwrap();
     let posix = PosixMetadata { mode: 0o640, uid: 4242, gid: 4243, modified: Timestamp::new(1, 2) };

@@ -71,11 +71,11 @@ mod tests {
     #[test]
     fn names_of_this_system_decide_and_nobody_becomes_root() {
         let daemon = User::from_name("daemon").unwrap().unwrap().uid.as_raw();
-        let mut names = OwnerNames::default();
-        names.users =
+        let users =
             [(4242, "daemon"), (5, "root"), (0, "daemon"), (6, "nobody has this name"), (daemon, "daemon")]
                 .map(|(id, name)| (id, name.to_owned()))
                 .into();
+        let names = OwnerNames { users, ..OwnerNames::default() };
         let numbers = Numbers::of(&names);
         let uid = |uid| numbers.owner(PosixMetadata { uid, ..PosixMetadata::default() }).uid;
         assert_eq!([uid(4242), uid(5), uid(0), uid(6), uid(daemon), uid(77)], [daemon, 5, 0, 6, daemon, 77]);

@@ -231,18 +231,16 @@ fn meet(opened: &Opened, wanted: &Wanted, directory: &Directory, name: &[u8]) ->
         && is_file
         && wanted.size == Some(size(&stat))
         && wanted.modified() == Some(modified(&stat));
-    if unchanged {
-        if let Some(file) = reopen(directory, name, &stat, OFlags::RDONLY)? {
-            if stat.st_nlink == 1 {
-                if wanted.is_locked() {
-                    locks::unlock(&file);
-                }
-                return Ok(Some(State::Current { file }));
+    if unchanged && let Some(file) = reopen(directory, name, &stat, OFlags::RDONLY)? {
+        if stat.st_nlink == 1 {
+            if wanted.is_locked() {
+                locks::unlock(&file);
             }
-            // Whoever sets anything of a file with several names sets it of all of them, wherever they stand.
-            if opened.has(&stat, wanted) && attributes::are_set(&file, &wanted.attributes) {
-                return Ok(Some(State::Kept));
-            }
+            return Ok(Some(State::Current { file }));
+        }
+        // Whoever sets anything of a file with several names sets it of all of them, wherever they stand.
+        if opened.has(&stat, wanted) && attributes::are_set(&file, &wanted.attributes) {
+            return Ok(Some(State::Kept));
         }
     }
     // The snapshot has it locked as well, so it is most likely from an earlier restore.
