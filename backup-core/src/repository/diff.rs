@@ -7,9 +7,10 @@ use serde::Serialize;
 use super::entries::EntryStream;
 use super::snapshot::Snapshot;
 use super::{Repository, guard};
+use crate::entry::BORN_ATTRIBUTE;
 use crate::format::chunks::StoredContent;
 use crate::format::entries::StoredEntry;
-use crate::{Entry, EntryName, JobContext, Protection, Result};
+use crate::{Attribute, Entry, EntryName, JobContext, Protection, Result};
 
 /// How an entry differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -112,7 +113,7 @@ fn compare(
         }
         (Some(a), Some(b)) => {
             // A stamp tells of the source's bookkeeping, not of the entry.
-            let same = a.entry.posix == b.entry.posix && a.entry.attributes == b.entry.attributes;
+            let same = a.entry.posix == b.entry.posix && attributes(&a.entry).eq(attributes(&b.entry));
             return (!same).then(|| Change {
                 kind: ChangeKind::Metadata,
                 name,
@@ -144,4 +145,9 @@ fn same_content(a: &StoredContent, b: &StoredContent, protection: &dyn Protectio
         }
         _ => a == b,
     }
+}
+
+/// What tells one entry's metadata from another's: not when its file was made, which nobody can set again.
+fn attributes(entry: &Entry) -> impl Iterator<Item = &Attribute> {
+    entry.attributes.iter().filter(|attribute| *attribute.name != *BORN_ATTRIBUTE)
 }
