@@ -151,3 +151,22 @@ fn same_content(a: &StoredContent, b: &StoredContent, protection: &dyn Protectio
 fn attributes(entry: &Entry) -> impl Iterator<Item = &Attribute> {
     entry.attributes.iter().filter(|attribute| *attribute.name != *BORN_ATTRIBUTE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restored_file_differs_in_nothing_but_its_birth_and_so_does_not_differ() {
+        let with = |born: &[u8], comment: &[u8]| {
+            let mut entry = Entry::file("a").unwrap();
+            for (name, value) in [(BORN_ATTRIBUTE, born), (b"xattr:user.comment", comment)] {
+                entry.attributes.push(Attribute { name: name.into(), value: value.into() });
+            }
+            entry
+        };
+        let before = with(b"then", b"x");
+        assert!(attributes(&before).eq(attributes(&with(b"now", b"x"))));
+        assert!(!attributes(&before).eq(attributes(&with(b"then", b"y"))));
+    }
+}
