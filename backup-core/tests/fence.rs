@@ -9,13 +9,14 @@ use async_trait::async_trait;
 use backup_core::format::document::{self, FenceDocument};
 use backup_core::repository::{BackupOptions, CreateOptions, Repository, VerifyOptions};
 use backup_core::{
-    Content, Entry, ErrorKind, Item, JobContext, ObjectKey, ObjectType, Protection, RepositoryId, Result,
-    Sink, SinkExt, SnapshotId, Source, SourceInfo, SourceRun, TransformSet, Unprotected,
+    Content, Entry, EntryName, ErrorKind, Item, JobContext, ObjectKey, ObjectType, Protection, RepositoryId,
+    Result, Sink, SinkExt, SnapshotId, Source, SourceInfo, SourceRun, TransformSet, Unprotected,
 };
 use backup_sinks::MemorySink;
 
+/// A source of one file that is filled with this byte.
 #[derive(Debug)]
-struct OneFile;
+struct OneFile(u8);
 
 #[async_trait]
 impl Source for OneFile {
@@ -24,11 +25,11 @@ impl Source for OneFile {
     }
 
     async fn begin(&self, _: &JobContext) -> Result<Box<dyn SourceRun>> {
-        Ok(Box::new(Run(vec![Entry::file("file")?.into()])))
+        Ok(Box::new(Run(vec![Entry::file("file")?.into()], self.0)))
     }
 }
 
-struct Run(Vec<Item>);
+struct Run(Vec<Item>, u8);
 
 #[async_trait]
 impl SourceRun for Run {
@@ -37,7 +38,7 @@ impl SourceRun for Run {
     }
 
     async fn open(&self, _: &Entry) -> Result<Content> {
-        Ok(Content::from_bytes(vec![7; 10_000]))
+        Ok(Content::from_bytes(vec![self.1; 10_000]))
     }
 }
 
@@ -56,7 +57,7 @@ async fn fenced_store(job: &JobContext) -> (Arc<dyn Sink>, SnapshotId) {
     let before: Arc<dyn Sink> = Arc::new(MemorySink::new());
     let repository =
         Repository::create(before.clone(), protection(), CreateOptions::default(), job).await.unwrap();
-    let report = repository.backup(&OneFile, &BackupOptions::default(), job).await.unwrap();
+    let report = repository.backup(&OneFile(7), &BackupOptions::default(), job).await.unwrap();
     let session = report.snapshot.unwrap();
     let after: Arc<dyn Sink> = Arc::new(MemorySink::new());
     for object in before.list_all("").await.unwrap() {
@@ -87,10 +88,30 @@ async fn what_a_fenced_session_stored_is_reused_only_by_naming_it_again() {
     let (sink, _) = fenced_store(&job).await;
     let repository =
         Repository::open(sink.clone(), protection(), TransformSet::builtin(), &job).await.unwrap();
-    let report = repository.backup(&OneFile, &BackupOptions::default(), &job).await.unwrap();
+    let report = repository.backup(&OneFile(7), &BackupOptions::default(), &job).await.unwrap();
     assert_eq!(report.bytes_added, 0);
     let segments = sink.list_all("index/").await.unwrap();
     assert_eq!(segments.len(), 2, "the new session names what it uses in a segment of its own");
+}
+
+#[tokio::test]
+async fn a_writer_that_meets_a_fence_forgets_the_index_it_read_before() {
+    let job = JobContext::new();
+    let (sink, _) = fenced_store(&job).await;
+    let other = Repository::open(sink.clone(), protection(), TransformSet::builtin(), &job).await.unwrap();
+    let sound = other.backup(&OneFile(8), &BackupOptions::default(), &job).await.unwrap().snapshot.unwrap();
+
+    // Reading one snapshot tells nothing of the others: by its name the fence may be one, too.
+    let repository =
+        Repository::open(sink.clone(), protection(), TransformSet::builtin(), &job).await.unwrap();
+    let snapshot = repository.snapshot(sound, &job).await.unwrap();
+    let entry = snapshot.entry(&EntryName::new("file").unwrap(), &job).await.unwrap().unwrap();
+    snapshot.open(&entry, &job).await.unwrap();
+    let before = sink.list_all("index/").await.unwrap().len();
+    let report = repository.backup(&OneFile(7), &BackupOptions::default(), &job).await.unwrap();
+    assert_eq!(report.bytes_added, 0);
+    let segments = sink.list_all("index/").await.unwrap().len();
+    assert_eq!(segments, before + 1, "what the fenced session stored is named again");
 }
 
 #[tokio::test]
