@@ -144,7 +144,7 @@ impl Judge<'_> {
 }
 
 /// What says nothing of modes and times is compared by content, and without its directories.
-fn comparable(restored: &Restored, expected: &Restored) -> Restored {
+pub(crate) fn comparable(restored: &Restored, expected: &Restored) -> Restored {
     if expected.values().any(|(kind, _)| !kind.is_empty()) {
         return restored.clone();
     }

@@ -9,7 +9,7 @@ use backup_core::{ObjectKey, Sink};
 use backup_sinks::MemorySink;
 use serde_json::Value;
 
-use crate::judge::Judge;
+use crate::judge::{Judge, comparable};
 use crate::verbs::text;
 use crate::world::{Objects, Ran, Restored, World, copy_of};
 
@@ -98,6 +98,7 @@ impl Judge<'_> {
             left.retain(|name, _| !skipped.contains(name));
             self.assert_same(&id, &restored, &left);
         }
+        let restored = comparable(&restored, whole);
         for (name, (_, content)) in &restored {
             assert_eq!(Some(content), whole.get(name).map(|(_, content)| content), "{what}: {id}: {name}");
         }
