@@ -9,29 +9,11 @@ use std::sync::Arc;
 
 use backup_core::repository::{BackupOptions, ParentChoice, VerifyLevel};
 use backup_core::testing::{FailingSink, Fault, Operation};
-use backup_core::{ErrorKind, JobContext, Resources, Result};
-use common::{
-    BOTH, Protect, Setup, TINY, TestEntry, TestSource, delete_all, in_memory, objects, random, sink_of, text,
-};
-
-/// Several thousand chunks, far more than the least memory for an index holds.
-fn source(changed: u64) -> TestSource {
-    let files = (0..30).map(|number| {
-        let seed = if number == 7 { changed } else { number };
-        TestEntry::file(&format!("f{number:02}"), random(seed, 20_000 + number as usize * 100)).stamped()
-    });
-    let long = TestEntry::file("long", text(changed, 300_000)).stamped();
-    TestSource::new(files.chain([long]).collect())
-}
-
-fn spilled(setup: &Setup) -> Setup {
-    let resources = Resources::new().with_workers(2).with_index_bytes(0);
-    assert_eq!(resources.index_bytes(), Resources::INDEX_BYTES_MIN);
-    Setup { job: JobContext::new().with_resources(resources), ..setup.clone() }
-}
+use backup_core::{ErrorKind, JobContext, Result};
+use common::{BOTH, Protect, Setup, TINY, delete_all, in_memory, many_chunks, objects, sink_of};
 
 fn without_scratch(setup: &Setup) -> Setup {
-    let setup = spilled(setup);
+    let setup = setup.spilled();
     let resources = setup.job.resources().clone().with_scratch_directory("/nonexistent/scratch");
     Setup { job: JobContext::new().with_resources(resources), ..setup }
 }
@@ -47,8 +29,8 @@ fn assert_names_the_scratch_directory<T: std::fmt::Debug>(result: Result<T>) {
 async fn an_index_beyond_memory_serves_backup_restore_verify_and_repair_as_one_in_memory_does() {
     for protect in BOTH {
         let (plenty, sink) = in_memory(protect, TINY).await;
-        let little = spilled(&plenty).reopen(Arc::new(sink.clone())).await.unwrap();
-        let (first, second) = (source(100), source(200));
+        let little = plenty.spilled().reopen(Arc::new(sink.clone())).await.unwrap();
+        let (first, second) = (many_chunks(100), many_chunks(200));
         let first_id = little.store(&first).await;
         // What is in the index is neither read nor stored again, whichever form it has.
         for setup in [&plenty, &little] {
@@ -91,7 +73,7 @@ async fn an_index_beyond_memory_serves_backup_restore_verify_and_repair_as_one_i
 async fn trap_18_with_any_one_index_object_deleted_every_snapshot_restores() {
     for protect in BOTH {
         let (setup, sink) = in_memory(protect, TINY).await;
-        let sources = [source(1), source(2)];
+        let sources = [many_chunks(1), many_chunks(2)];
         // Both share most content, which stands in the first one's segments only.
         let ids = [setup.store(&sources[0]).await, setup.store(&sources[1]).await];
         let whole = objects(&sink).await;
@@ -112,9 +94,9 @@ async fn trap_18_with_any_one_index_object_deleted_every_snapshot_restores() {
 #[tokio::test]
 async fn an_interrupted_run_is_reused_by_one_whose_index_is_beyond_memory() {
     let (setup, sink) = in_memory(Protect::Encrypted, TINY).await;
-    let source = source(1);
+    let source = many_chunks(1);
     let failing = FailingSink::new(sink.clone(), []);
-    let opened = spilled(&setup).reopen(Arc::new(failing.clone())).await.unwrap();
+    let opened = setup.spilled().reopen(Arc::new(failing.clone())).await.unwrap();
     // Everything is stored but what names it.
     let fault = Fault::at(1).of(Operation::Put).below("index/").with_kind(ErrorKind::Io);
     failing.set_faults([fault]);
@@ -131,7 +113,7 @@ async fn an_interrupted_run_is_reused_by_one_whose_index_is_beyond_memory() {
 #[tokio::test]
 async fn a_scratch_directory_that_is_not_there_is_an_error_and_no_missing_chunk() {
     let (setup, sink) = in_memory(Protect::Plain, TINY).await;
-    let source = source(1);
+    let source = many_chunks(1);
     let id = setup.store(&source).await;
     let before = objects(&sink).await;
     let broken = without_scratch(&setup).reopen(Arc::new(sink.clone())).await.unwrap();
@@ -143,6 +125,6 @@ async fn a_scratch_directory_that_is_not_there_is_an_error_and_no_missing_chunk(
     let after = objects(&sink).await;
     assert!(before.keys().all(|key| after.contains_key(key)), "nothing was taken for damaged and removed");
     // And with one that is there the same handle works.
-    let healed = Setup { repository: broken.repository, ..spilled(&setup) };
+    let healed = Setup { repository: broken.repository, ..setup.spilled() };
     healed.assert_restores(id, &source).await;
 }

@@ -10,26 +10,9 @@ use std::sync::Arc;
 use backup_core::format::object::{ObjectHeader, ObjectOpener, ObjectWriter, Scratch};
 use backup_core::format::segment::{IndexRow, PackRecord, SegmentHead, decode_rows, encode_rows};
 use backup_core::repository::{BackupOptions, ParentChoice, VerifyLevel};
-use backup_core::{
-    EntryName, JobContext, ObjectKey, ObjectType, Resources, Sink, SnapshotId, TransformSet, Zstd, limits,
-};
-use common::{Protect, Setup, TINY, TestEntry, TestSource, in_memory, objects, random, sink_of, text};
+use backup_core::{EntryName, ObjectKey, ObjectType, Sink, SnapshotId, TransformSet, Zstd, limits};
+use common::{Protect, Setup, TINY, TestEntry, TestSource, in_memory, many_chunks, objects, random, sink_of};
 use tokio::io::AsyncReadExt;
-
-/// Several thousand chunks.
-fn source(changed: u64) -> TestSource {
-    let files = (0..30).map(|number| {
-        let seed = if number == 7 { changed } else { number };
-        TestEntry::file(&format!("f{number:02}"), random(seed, 20_000 + number as usize * 100)).stamped()
-    });
-    let long = TestEntry::file("long", text(changed, 300_000)).stamped();
-    TestSource::new(files.chain([long]).collect())
-}
-
-fn spilled(setup: &Setup) -> Setup {
-    let resources = Resources::new().with_workers(2).with_index_bytes(0);
-    Setup { job: JobContext::new().with_resources(resources), ..setup.clone() }
-}
 
 /// Seals a segment of these frames.
 fn segment(setup: &Setup, head: &SegmentHead, frames: &[Vec<u8>]) -> (String, Vec<u8>) {
@@ -56,7 +39,7 @@ fn head(session: SnapshotId, supersedes: Vec<[u8; 32]>, pack_frames: u32) -> Seg
 #[tokio::test]
 async fn a_segment_that_would_hold_too_much_is_set_aside_before_it_takes_memory() {
     let (setup, sink) = in_memory(Protect::Encrypted, TINY).await;
-    let source = source(1);
+    let source = many_chunks(1);
     let id = setup.store(&source).await;
     let frames = limits::SEGMENT_BYTES_MAX / limits::FRAME_PLAIN_BYTES_MAX;
     let zeros = vec![vec![0; limits::FRAME_PLAIN_BYTES_MAX]; frames];
@@ -72,7 +55,7 @@ async fn a_segment_that_would_hold_too_much_is_set_aside_before_it_takes_memory(
 #[tokio::test]
 async fn a_segment_half_of_which_is_nonsense_is_set_aside_as_a_whole() {
     let (setup, sink) = in_memory(Protect::Plain, TINY).await;
-    let source = source(1);
+    let source = many_chunks(1);
     let id = setup.store(&source).await;
     let all = objects(&sink).await;
     let (good, _) = all.iter().find(|(key, _)| key.starts_with("index/")).unwrap();
@@ -101,7 +84,7 @@ async fn a_segment_half_of_which_is_nonsense_is_set_aside_as_a_whole() {
 #[tokio::test]
 async fn what_a_committed_segment_replaces_counts_no_longer_whichever_is_read_first() {
     let (setup, sink) = in_memory(Protect::Plain, TINY).await;
-    let source = source(1);
+    let source = many_chunks(1);
     let id = setup.store(&source).await;
     let stored = objects(&sink).await;
     let replaced: Vec<[u8; 32]> = stored
@@ -121,7 +104,7 @@ async fn what_a_committed_segment_replaces_counts_no_longer_whichever_is_read_fi
             for (key, bytes) in if merged_first { &stored } else { &merged } {
                 sink.put(&ObjectKey::new(key).unwrap(), bytes.clone()).await.unwrap();
             }
-            for setup in [setup.clone(), spilled(&setup)] {
+            for setup in [setup.clone(), setup.spilled()] {
                 let opened = setup.reopen(Arc::new(sink_of(&objects(&sink).await).await)).await.unwrap();
                 let same = setup.reopen(Arc::new(sink.clone())).await.unwrap();
                 for opened in [opened, same] {

@@ -24,7 +24,7 @@ use backup_sinks::MemorySink;
 use bytes::Bytes;
 
 pub use data::{Rng, mixed, random, text};
-pub use source::{Body, Run, TestEntry, TestSource, tree};
+pub use source::{Body, Run, TestEntry, TestSource, many_chunks, tree};
 pub use target::{Collected, CollectingTarget, SequentialTarget};
 
 /// How a test's repository is protected.
@@ -76,6 +76,13 @@ pub async fn in_memory(protect: Protect, chunker: ChunkerParameters) -> (Setup, 
 }
 
 impl Setup {
+    /// The same with the least memory for an index: it is beyond memory whenever there are more than few chunks.
+    pub fn spilled(&self) -> Setup {
+        let resources = Resources::new().with_workers(2).with_index_bytes(0);
+        assert_eq!(resources.index_bytes(), Resources::INDEX_BYTES_MIN);
+        Setup { job: JobContext::new().with_resources(resources), ..self.clone() }
+    }
+
     /// The repository opened anew, on the same or another sink: nothing is left in memory.
     pub async fn reopen(&self, sink: Arc<dyn Sink>) -> Result<Setup> {
         let opened =

@@ -292,6 +292,17 @@ impl SourceRun for TestRun {
     }
 }
 
+/// Several thousand chunks at the least lengths, far more than the least memory for an index holds. Two files depend on
+/// `changed`.
+pub fn many_chunks(changed: u64) -> TestSource {
+    let files = (0..30).map(|number| {
+        let seed = if number == 7 { changed } else { number };
+        TestEntry::file(&format!("f{number:02}"), random(seed, 20_000 + number as usize * 100)).stamped()
+    });
+    let long = TestEntry::file("long", text(changed, 300_000)).stamped();
+    TestSource::new(files.chain([long]).collect())
+}
+
 /// A tree of `count` entries of every kind, with contents of up to `max` bytes.
 pub fn tree(seed: u64, count: usize, max: usize) -> Vec<TestEntry> {
     let mut rng = Rng::new(seed);

@@ -1,4 +1,4 @@
-//! The walk: depth first, directories sorted, one system call an entry, a bounded number of open directories.
+//! The walk: depth first, directories sorted, one system call a regular file, a bounded number of open directories.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
