@@ -20,8 +20,8 @@ use backup_core::report::Outcome;
 use backup_core::repository::{BackupOptions, CreateOptions, Repository, SetComponent, SnapshotSet};
 use backup_core::testing::{FailingSink, Fault, Operation};
 use backup_core::{
-    Attribute, Entry, EntryKind, EntryName, ObjectKey, ObjectType, PosixMetadata, Protection, Random, Sink,
-    Skipped, SnapshotId, SystemRandom, Timestamp, TransformSet, Unprotected, Zstd,
+    Attribute, Entry, EntryKind, EntryName, ObjectKey, ObjectType, OwnerNames, PosixMetadata, Protection,
+    Random, Sink, Skipped, SnapshotId, SystemRandom, Timestamp, TransformSet, Unprotected, Zstd,
 };
 use backup_crypto::{ChunkIdFunction, Keyring, KeyringOptions, PassphraseCost, Recipient};
 use backup_sinks::LocalSink;
@@ -61,10 +61,14 @@ fn odd_entries() -> Vec<TestEntry> {
     let mut sparse = file(b"sparse", [vec![0; 40_000], text(9, 300), vec![0; 9_000]].concat(), 0o600, 5, 0);
     sparse.entry.sparse = true;
     let mut attributed = file(b"attributed", text(3, 40), 0o640, 1_000_000_000, 1);
-    attributed.entry.attributes =
-        [("test:position", &[0, 255, 7][..]), ("xattr:user.note", "grün".as_bytes())]
-            .map(|(name, value)| Attribute { name: name.as_bytes().into(), value: value.into() })
-            .into();
+    attributed.entry.attributes = [
+        ("file:born", &[0, 202, 154, 59, 0, 0, 0, 0, 1, 0, 0, 0][..]),
+        ("file:flags", &[64, 0, 0, 0]),
+        ("test:position", &[0, 255, 7]),
+        ("xattr:user.note", "grün".as_bytes()),
+    ]
+    .map(|(name, value)| Attribute { name: name.as_bytes().into(), value: value.into() })
+    .into();
     let deep = ["deep"; 40].join("/");
     let mut entries = vec![
         other("directory", EntryKind::Directory, 0o1777),
@@ -93,12 +97,20 @@ fn odd_entries() -> Vec<TestEntry> {
     entries
 }
 
+fn owners() -> OwnerNames {
+    let mut owners = OwnerNames::default();
+    owners.users.insert(0, "root".into());
+    owners.groups.insert(65_534, "nogroup".into());
+    owners
+}
+
 async fn unencrypted(sink: Arc<dyn Sink>) -> Snapshots {
     let setup = common::create(sink, Protect::Plain, TINY).await;
     let mut first = TestSource::new(odd_entries());
     first.trailing =
         vec![TestEntry::file("label", text(3, 150)), TestEntry::file("manifest", text(4, 20_000))];
     first.position = vec![("lsn".into(), "0/16B3748".into())];
+    first.owners = owners();
     let mut entries = odd_entries();
     entries.retain(|test| test.entry.name.as_bytes() != b"plain");
     entries.push(TestEntry::file("new", text(10, 5_000)));
@@ -375,13 +387,17 @@ async fn the_engine_reads_every_golden_repository() {
             let listed = setup.repository.snapshots(&setup.job).await.unwrap();
             let listed: BTreeSet<_> = listed.iter().map(|info| info.id.to_string()).collect();
             assert_eq!(listed, expected.keys().cloned().collect(), "{name}");
+            let mut named = 0;
             for (id, lines) in expected {
+                let snapshot = setup.repository.snapshot(id.parse().unwrap(), &setup.job).await.unwrap();
+                named += usize::from(*snapshot.owner_names() == owners());
                 let (found, report) = setup.restore(id.parse().unwrap()).await.unwrap();
                 assert!(report.failed.is_empty(), "{name}: {report:?}");
                 assert_eq!(found.values().map(line_of).collect::<Vec<_>>(), lines, "{name}: {id}");
                 restored += found.len();
                 bytes += found.values().map(|found| found.content.len()).sum::<usize>();
             }
+            assert_eq!(named, usize::from(name == "unencrypted"), "{name}: snapshots with names of owners");
         }
     }
     println!("{} golden repositories: {restored} entries, {bytes} bytes restored", NAMES.len());

@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use backup_core::source::{BlockingContent, ContentReader, ReadAt};
 use backup_core::{
-    Attribute, Chunking, Content, Entry, EntryKind, EntryName, Finished, Item, JobContext, PosixMetadata,
-    Result, Skipped, Source, SourceInfo, SourceRun, Timestamp,
+    Attribute, Chunking, Content, Entry, EntryKind, EntryName, Finished, Item, JobContext, OwnerNames,
+    PosixMetadata, Result, Skipped, Source, SourceInfo, SourceRun, Timestamp,
 };
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -182,6 +182,7 @@ pub struct TestSource {
     pub trailing: Vec<TestEntry>,
     pub skipped: Vec<Skipped>,
     pub position: Vec<(String, String)>,
+    pub owners: OwnerNames,
     pub unsorted: bool,
     /// Entries given at once, at most.
     pub batch: usize,
@@ -197,6 +198,7 @@ impl TestSource {
             trailing: Vec::new(),
             skipped: Vec::new(),
             position: Vec::new(),
+            owners: OwnerNames::default(),
             unsorted: false,
             batch: usize::MAX,
             run: Arc::default(),
@@ -287,6 +289,7 @@ impl SourceRun for TestRun {
         Ok(Finished {
             trailing: trailing.collect(),
             position: self.source.position.clone(),
+            owners: self.source.owners.clone(),
             ..Finished::default()
         })
     }
