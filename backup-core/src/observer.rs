@@ -49,7 +49,7 @@ pub struct Progress {
     pub bytes_total: Option<u64>,
     /// Bytes put to the store.
     pub bytes_stored: u64,
-    /// The entry dealt with last.
+    /// What is being read, or else the entry dealt with last.
     pub current: Option<String>,
 }
 

@@ -132,12 +132,14 @@ fn nobody_is_asked_who_said_yes_or_does_not_see_the_question() {
 #[test]
 fn a_terminal_shows_progress_and_is_left_clean() {
     let scratch = Scratch::with_repository();
+    // However fast they are read, no other name can be shown.
+    std::fs::create_dir(scratch.path("films")).unwrap();
     for number in 0..40 {
-        std::fs::write(scratch.path(&format!("tree/large-{number}")), pseudo_random(1_000_000, number))
+        std::fs::write(scratch.path(&format!("films/large-{number}")), pseudo_random(1_000_000, number))
             .unwrap();
     }
     // Slow enough to be seen.
-    let slow = ["create", "files", "tree", "--limit-upload", "20MiB"];
+    let slow = ["create", "files", "films", "--limit-upload", "20MiB"];
     let (person, mut child) = sit_down(scratch.command(slow), true);
     let text = person.rest();
     assert!(child.wait().unwrap().success(), "{text}");
@@ -151,7 +153,7 @@ fn a_terminal_shows_progress_and_is_left_clean() {
 
     for quiet in [["--progress", "none"], ["--progress", "plain"]] {
         let mut command = scratch.command(quiet);
-        command.args(["create", "files", "tree"]);
+        command.args(["create", "files", "films"]);
         let (person, mut child) = sit_down(command, true);
         let text = person.rest();
         assert!(child.wait().unwrap().success());

@@ -68,9 +68,6 @@ impl Assembler {
             waiting.insert(done.sequence, done.entries);
             while let Some(entries) = waiting.remove(&next) {
                 let is_trailing = next >= self.window.trailing_from.load(Ordering::Acquire);
-                if let Some(last) = entries.last() {
-                    self.shared.set_current(last.entry.name.to_string());
-                }
                 for stored in entries {
                     if !is_trailing && self.is_held_back(&stored) {
                         continue;

@@ -241,6 +241,9 @@ impl Feeder {
             self.work.send(Work::Batch(Batch { sequence, items })).await.is_ok()
         } else {
             // Nothing to read: the workers need not see it.
+            if let Some(BatchItem::Ready(last)) = items.last() {
+                self.shared.set_current(last.entry.name.to_string());
+            }
             let entries = items.into_iter().filter_map(|item| match item {
                 BatchItem::Ready(entry) => Some(entry),
                 BatchItem::Open(..) => None,

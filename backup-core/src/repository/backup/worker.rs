@@ -89,7 +89,16 @@ impl Worker {
         while let Ok(work) = self.work.recv_blocking() {
             self.shared.check()?;
             match work {
-                Work::Batch(batch) => self.run_batch(batch)?,
+                Work::Batch(batch) => {
+                    let opened = |item: &BatchItem| match item {
+                        BatchItem::Open(entry, _) => Some(entry.name.to_string()),
+                        BatchItem::Ready(_) => None,
+                    };
+                    if let Some(name) = batch.items.iter().find_map(opened) {
+                        self.shared.set_current(name);
+                    }
+                    self.run_batch(batch)?;
+                }
                 Work::Stream(stream) => {
                     while self.run_region(&stream)? {
                         self.shared.check()?;
@@ -104,6 +113,7 @@ impl Worker {
         let mut region = std::mem::take(&mut self.region);
         let took = stream.next_region(&self.shared.chunker, &mut region)?;
         if took {
+            self.shared.set_current(stream.entry.name.to_string());
             let chunks = self.store_chunks(&region.bytes, &region.cuts)?;
             self.shared.counters.bytes_read.fetch_add(region.bytes.len() as u64, Ordering::Relaxed);
             self.shared.counters.bytes_logical.fetch_add(region.bytes.len() as u64, Ordering::Relaxed);

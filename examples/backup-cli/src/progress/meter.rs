@@ -42,7 +42,7 @@ pub struct Reading {
     pub bytes_per_second: Option<f64>,
     /// Seconds left at that rate, where the total is known.
     pub eta_seconds: Option<f64>,
-    /// The entry dealt with last.
+    /// What is being read, or else the entry dealt with last.
     pub current: Option<String>,
 }
 
