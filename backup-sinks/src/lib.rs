@@ -28,6 +28,7 @@
 //! | [`ReadOnly`] | refuses to change anything |
 //! | [`Prefixed`] | shows the objects below a prefix |
 //! | [`Cached`] | keeps local copies of what is read often |
+//! | [`Opening`] | asks at once for what opening a repository needs |
 //!
 //! [`probe()`] tells whether a store creates objects once, without which it cannot hold a repository. What was asked of a sink is
 //! recorded by `backup_core::testing::RecordingSink`.
@@ -60,4 +61,4 @@ pub use memory::MemorySink;
 pub use objects::ObjectStoreSink;
 pub use probe::probe;
 pub use register::register;
-pub use wrappers::{Cached, Prefixed, RateLimited, ReadOnly, Retry, RetryPolicy};
+pub use wrappers::{Cached, Opening, Prefixed, RateLimited, ReadOnly, Retry, RetryPolicy};

@@ -9,7 +9,7 @@ use backup_core::resources::RateLimit;
 use backup_core::testing::sink::conformance;
 use backup_core::testing::{FailingSink, Fault, Manner, Operation, RecordingSink};
 use backup_core::{ErrorKind, GetRange, ObjectKey, PutOutcome, Sink, SinkExt};
-use backup_sinks::{Cached, MemorySink, Prefixed, RateLimited, ReadOnly, Retry, RetryPolicy};
+use backup_sinks::{Cached, MemorySink, Opening, Prefixed, RateLimited, ReadOnly, Retry, RetryPolicy};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -29,6 +29,7 @@ async fn each_of_them_keeps_the_contract() {
     let memory = || Arc::new(MemorySink::new());
     let directory = tempfile::tempdir().unwrap();
     conformance(Arc::new(Retry::over(memory()))).await.unwrap();
+    conformance(Arc::new(Opening::over(memory(), [key("keys/1/expected")]))).await.unwrap();
     let (up, down) = limited(None, None);
     conformance(Arc::new(RateLimited::over(memory(), up, down))).await.unwrap();
     let shared = memory();
@@ -313,4 +314,63 @@ async fn a_directory_that_went_away_makes_it_slower_and_nothing_else() {
     let name = named("meta", b"page");
     assert_eq!(cached.put(&name, "page".into()).await.unwrap(), PutOutcome::Created);
     assert_eq!(cached.get(&name, GetRange::Full).await.unwrap().bytes, "page");
+}
+
+#[tokio::test]
+async fn an_opening_is_answered_from_one_round_of_requests_until_something_else_is_asked() {
+    let memory = MemorySink::new();
+    let (config, slot, new) = (key("config"), key("keys/1/old"), key("keys/1/new"));
+    for (name, bytes) in [(&config, "parameters"), (&slot, "sealed"), (&new, "sealed, too")] {
+        memory.put(name, bytes.into()).await.unwrap();
+    }
+    let sink = RecordingSink::new(memory);
+    let gone = key("keys/1/gone");
+    let opening = Opening::over(Arc::new(sink.clone()), [slot.clone(), gone.clone(), key("data/x")]);
+    assert_eq!(opening.slots(), []);
+    for _ in 0..2 {
+        assert_eq!(opening.get_whole(&config, 100).await.unwrap(), "parameters");
+        let listed: Vec<_> =
+            opening.list_all("keys/").await.unwrap().into_iter().map(|meta| meta.key).collect();
+        assert_eq!(listed, [new.clone(), slot.clone()]);
+        assert_eq!(opening.list("keys/", Some(&new), 1).await.unwrap()[0].key, slot);
+        assert_eq!(opening.get_whole(&slot, 100).await.unwrap(), "sealed");
+        assert_eq!(opening.get(&slot, GetRange::Suffix(2)).await.unwrap().bytes, "ed");
+    }
+    // What was not expected is asked for when it is wanted, and so is what failed: its error is the store's.
+    assert_eq!(opening.get_whole(&new, 100).await.unwrap(), "sealed, too");
+    assert_eq!(opening.get_whole(&gone, 100).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let mut calls: Vec<_> = sink.take().into_iter().map(|call| call.key.to_string()).collect();
+    calls.sort();
+    assert_eq!(calls, ["config", "keys/", "keys/1/gone", "keys/1/gone", "keys/1/new", "keys/1/old"]);
+    assert_eq!(opening.slots(), [new.clone(), slot.clone()]);
+
+    // The opening is over with the first other call, and with every change.
+    opening.list("snapshots/", None, 10).await.unwrap();
+    opening.get_whole(&config, 100).await.unwrap();
+    opening.list_all("keys/").await.unwrap();
+    opening.get_whole(&slot, 100).await.unwrap();
+    let calls: Vec<_> = sink.take().into_iter().map(|call| call.key.to_string()).collect();
+    assert_eq!(calls, ["snapshots/", "keys/", "keys/1/old"], "`config` never changes");
+
+    let opening = Opening::over(Arc::new(sink.clone()), [slot.clone()]);
+    opening.get_whole(&slot, 100).await.unwrap();
+    opening.delete(&slot).await.unwrap();
+    assert_eq!(opening.get_whole(&slot, 100).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(opening.list_all("keys/").await.unwrap().len(), 1);
+    let opening = Opening::over(Arc::new(sink), [slot.clone()]);
+    assert_eq!(opening.list_all("keys/").await.unwrap().len(), 1);
+    opening.put(&slot, "sealed anew".into()).await.unwrap();
+    assert_eq!(opening.list_all("keys/").await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_opening_never_takes_a_part_for_the_whole() {
+    let memory = MemorySink::new();
+    let slot = key("keys/1/slot");
+    memory.put(&slot, "sealed".into()).await.unwrap();
+    let cut_short = Fault::at(2).of(Operation::Get).in_manner(Manner::CutShort);
+    let sink = FailingSink::new(memory, [cut_short]);
+    let opening = Opening::over(Arc::new(sink.clone()), [slot.clone()]);
+    assert_eq!(opening.get_whole(&slot, 100).await.unwrap(), "sealed");
+    assert_eq!(sink.struck(), 1);
 }

@@ -185,8 +185,8 @@ impl Repository {
             let key = super::keys::session(session)?;
             self.store().put_document(&key, ObjectType::Session, &document, put, job).await?;
         }
-        let view = self.view_for_writing(job).await?;
-        let parent = self.choose_parent(&info, options, job).await?;
+        let (view, snapshots) = self.view_for_writing(job).await?;
+        let parent = self.choose_parent(snapshots, &info, options, job).await?;
         let parent_id = parent.as_ref().map(|(id, _)| *id);
         let parent = parent.and_then(|(_, root)| Some(Parent { reader: view.clone(), root: root? }));
 
@@ -259,6 +259,7 @@ impl Repository {
 
     async fn choose_parent(
         &self,
+        snapshots: Vec<SnapshotInfo>,
         info: &SourceInfo,
         options: &BackupOptions,
         job: &JobContext,
@@ -267,7 +268,6 @@ impl Repository {
             ParentChoice::None => return Ok(None),
             ParentChoice::Snapshot(id) => id,
             ParentChoice::Auto => {
-                let snapshots = self.readable_snapshots(job).await?;
                 let newest = snapshots
                     .into_iter()
                     .filter(|s| s.source == info.kind && s.identity == info.identity)

@@ -29,7 +29,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::format::segment::IndexRow;
-use crate::{Error, ErrorKind, ObjectKey, Result, ShortId};
+use crate::{Error, ErrorKind, ObjectKey, ObjectMeta, Result, ShortId};
 
 mod bits;
 mod build;
@@ -80,6 +80,14 @@ enum Rows {
 }
 
 impl Index {
+    /// Whether it was made from just these segments.
+    pub(crate) fn is_of(&self, listed: &[ObjectMeta]) -> bool {
+        self.segments.len().saturating_add(self.unreadable.len()) == listed.len()
+            && listed.iter().all(|meta| {
+                self.segments.contains(&meta.key) || self.unreadable.iter().any(|(key, _)| *key == meta.key)
+            })
+    }
+
     /// The places of a chunk of this length.
     pub(crate) fn find(&self, id: ShortId, len: u32) -> Result<Cow<'_, [IndexRow]>> {
         match &self.rows {

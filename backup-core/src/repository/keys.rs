@@ -67,6 +67,11 @@ pub(crate) fn decision(id: SnapshotId) -> Result<ObjectKey> {
     ObjectKey::new(format!("{SESSIONS}{id}/decision"))
 }
 
+/// The session that an object under `control/sessions/` of this name belongs to.
+pub(crate) fn session_of(key: &ObjectKey, name: &str) -> Option<SnapshotId> {
+    key.as_str().strip_prefix(SESSIONS)?.strip_suffix(name)?.parse().ok()
+}
+
 /// The digest that a key ends in.
 pub(crate) fn digest_of(key: &ObjectKey) -> Result<[u8; 32]> {
     let mut digest = [0; 32];

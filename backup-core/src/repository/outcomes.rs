@@ -44,18 +44,23 @@ impl Repository {
     /// The sessions that have committed, as far as is known: by a snapshot, or by a decision where they make none. Those
     /// known to be fenced are not among them.
     pub(crate) async fn committed_sessions(&self, job: &JobContext) -> Result<HashSet<SnapshotId>> {
-        let mut committed: HashSet<_> = self.list_snapshot_ids(job).await?.into_keys().collect();
-        for meta in self.store().sink.list_all(keys::SESSIONS).await? {
-            let name = meta
-                .key
-                .as_str()
-                .strip_prefix(keys::SESSIONS)
-                .and_then(|rest| rest.strip_suffix("/decision"));
-            committed.extend(name.and_then(|name| name.parse::<SnapshotId>().ok()));
-        }
+        job.check()?;
+        let sink = &self.store().sink;
+        let (snapshots, sessions) =
+            tokio::try_join!(sink.list_all(keys::SNAPSHOTS), sink.list_all(keys::SESSIONS))?;
+        Ok(self.committed_among(&snapshots, &sessions))
+    }
+
+    /// The same of what is listed under `snapshots/`, and under `control/` or at least its sessions.
+    pub(super) fn committed_among(
+        &self,
+        snapshots: &[ObjectMeta],
+        control: &[ObjectMeta],
+    ) -> HashSet<SnapshotId> {
+        let by_snapshot = snapshots.iter().filter_map(|meta| keys::id_of(&meta.key).ok());
+        let by_decision = control.iter().filter_map(|meta| keys::session_of(&meta.key, "/decision"));
         let fenced = self.held_fences();
-        committed.retain(|id| !fenced.contains(id));
-        Ok(committed)
+        by_snapshot.chain(by_decision).filter(|id| !fenced.contains(id)).collect()
     }
 
     pub(crate) async fn list_snapshot_ids(
@@ -81,6 +86,15 @@ impl Repository {
         job: &JobContext,
     ) -> Result<(Vec<SnapshotInfo>, Vec<(ObjectKey, Error)>)> {
         let listed = self.store().sink.list_all(keys::SNAPSHOTS).await?;
+        self.load_listed(listed, job).await
+    }
+
+    /// Those of them that can be read, and the objects that cannot.
+    pub(super) async fn load_listed(
+        &self,
+        listed: Vec<ObjectMeta>,
+        job: &JobContext,
+    ) -> Result<(Vec<SnapshotInfo>, Vec<(ObjectKey, Error)>)> {
         let requests = job.resources().requests();
         let mut reads = stream::iter(listed.into_iter().map(|meta| async move {
             let document = match keys::id_of(&meta.key) {

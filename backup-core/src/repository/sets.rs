@@ -11,7 +11,7 @@ impl Repository {
     /// Stores a set. Its snapshots must be stored already.
     pub async fn create_set(&self, set: &SnapshotSet, job: &JobContext) -> Result<()> {
         guard::run(job, async move {
-            self.control_for_writing().await?;
+            self.check_no_collection().await?;
             for component in &set.components {
                 if let Some(id) = component.snapshot {
                     self.snapshot_document(id, job).await?;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -60,6 +60,8 @@ impl Fault {
 pub enum Plan {
     /// Nothing but count.
     Forward,
+    /// Every answer takes this long, as if the server were far away.
+    Far(Duration),
     /// This to the request of this number, counting from 1.
     Once(usize, Fault),
     /// This to all requests from this number on.
@@ -90,6 +92,8 @@ struct Seen {
     /// Faults of [`Plan::InTurn`] whose turn is still to come.
     waiting: Mutex<VecDeque<Fault>>,
     struck: Mutex<BTreeMap<Fault, usize>>,
+    /// When each request came and was answered, with its first line, where the server is far away.
+    spans: Mutex<Vec<(Instant, Instant, String)>>,
 }
 
 impl Seen {
@@ -137,6 +141,33 @@ impl Proxy {
         self.seen.requests.load(Ordering::SeqCst)
     }
 
+    /// Forgets the requests so far.
+    pub fn forget(&self) {
+        self.seen.spans.lock().unwrap().clear();
+    }
+
+    /// How many requests of [`Plan::Far`] at least were made one after the other, each after the answer to the one before.
+    pub fn round_trips(&self) -> usize {
+        let mut spans = self.seen.spans.lock().unwrap().clone();
+        spans.sort_by_key(|(_, answered, _)| *answered);
+        let mut free_from = None;
+        let mut count = 0;
+        for (came, answered, _) in spans {
+            if free_from.is_none_or(|free| came >= free) {
+                count += 1;
+                free_from = Some(answered);
+            }
+        }
+        count
+    }
+
+    /// The requests of [`Plan::Far`], in the order in which they came.
+    pub fn requested(&self) -> Vec<String> {
+        let mut spans = self.seen.spans.lock().unwrap().clone();
+        spans.sort_by_key(|(came, ..)| *came);
+        spans.into_iter().map(|(.., line)| line).collect()
+    }
+
     /// How often each fault has happened.
     pub fn struck(&self) -> BTreeMap<Fault, usize> {
         self.seen.struck.lock().unwrap().clone()
@@ -157,6 +188,14 @@ async fn serve(mut client: TcpStream, upstream: SocketAddr, plan: Plan, seen: &S
         || matches!(plan, Plan::StripConditionsAfter(first) if number > first)
     {
         request.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("if-none-match"));
+    }
+    if let Plan::Far(away) = plan {
+        let came = Instant::now();
+        let response = ask(upstream, &request).await?;
+        tokio::time::sleep(away).await;
+        let line = format!("{} {}", request.method, request.target);
+        seen.spans.lock().unwrap().push((came, Instant::now(), line));
+        return send(&mut client, &response).await;
     }
     let Some(fault) = fault else {
         let response = ask(upstream, &request).await?;

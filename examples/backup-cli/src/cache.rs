@@ -1,16 +1,20 @@
 //! Where copies are kept of what remote repositories are asked for often.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use backup_core::config::Place;
-use backup_core::{Error, RepositoryId, Result, Sink};
+use backup_core::{Error, ObjectKey, RepositoryId, Result, Sink};
 use backup_sinks::Cached;
+use sha2::{Digest, Sha256};
 
 use crate::args::Global;
 
 /// Bytes of copies of one repository; those unused for longest go first.
 const CACHE_BYTES_MAX: u64 = 2 << 30;
+/// Key slots of one repository that are remembered.
+const SLOTS_EXPECTED_MAX: usize = 16;
 
 /// A directory with a directory of copies for each repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +58,35 @@ impl CacheDirectory {
             Err(error) if self.named => Err(error),
             Err(_) => Ok(sink),
         }
+    }
+
+    /// The key slots that the repository of this name had when it was opened last; none where that is not known.
+    pub async fn expected_slots(&self, name: &str) -> Vec<ObjectKey> {
+        let text = tokio::fs::read_to_string(self.slots_file(name)).await.unwrap_or_default();
+        text.lines().take(SLOTS_EXPECTED_MAX).filter_map(|line| ObjectKey::new(line).ok()).collect()
+    }
+
+    /// Remembers them for the next time. What goes wrong makes that slower and no more.
+    pub async fn expect_slots(&self, name: &str, slots: Vec<ObjectKey>) {
+        if slots == self.expected_slots(name).await {
+            return;
+        }
+        let (file, lines) = (self.slots_file(name), slots);
+        let write = tokio::task::spawn_blocking(move || {
+            let directory = file.parent().unwrap_or(&file);
+            std::fs::create_dir_all(directory)?;
+            let mut aside = tempfile::NamedTempFile::new_in(directory)?;
+            for key in lines.iter().take(SLOTS_EXPECTED_MAX) {
+                writeln!(aside, "{key}")?;
+            }
+            aside.persist(file).map_err(|error| error.error)?;
+            std::io::Result::Ok(())
+        });
+        let _ = write.await;
+    }
+
+    fn slots_file(&self, name: &str) -> PathBuf {
+        self.path.join("slots").join(hex::encode(Sha256::digest(name)))
     }
 }
 

@@ -230,12 +230,20 @@ impl Context {
             "not_found" => no_repository(&location.shown),
             _ => failure,
         })?;
-        let protection = self.unlock(location, &sink).await?;
-        let sink = match cache {
-            Some(cache) => cache.over(sink, protection.repository()).await?,
-            None => sink,
+        let transforms = self.transform_set()?;
+        let Some(cache) = cache else {
+            let protection = self.unlock(location, &sink).await?;
+            return Ok(Repository::open(sink, protection, transforms, &self.job()).await?);
         };
-        Ok(Repository::open(sink, protection, self.transform_set()?, &self.job()).await?)
+        // Far away each question that waits for the answer to another costs.
+        let opening =
+            Arc::new(backup_sinks::Opening::over(sink, cache.expected_slots(&location.shown).await));
+        let sink: Arc<dyn Sink> = opening.clone();
+        let protection = self.unlock(location, &sink).await?;
+        let sink = cache.over(sink, protection.repository()).await?;
+        let repository = Repository::open(sink, protection, transforms, &self.job()).await?;
+        cache.expect_slots(&location.shown, opening.slots()).await;
+        Ok(repository)
     }
 
     /// Opens the repository of `--repo`.

@@ -7,6 +7,7 @@ mod common;
 mod stores;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use common::{Ran, Scratch, listing, run};
 use stores::proxy::{Plan, Proxy};
@@ -94,6 +95,28 @@ async fn a_repository_in_s3_is_used_like_any_other() {
     // A cache that was asked for and cannot be is an error.
     let ran = remote.run(&["--cache-dir", "key", "ls", "latest"]).await.expect(1);
     assert!(ran.err.contains("copies"), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_unchanged_backup_far_away_waits_for_four_answers_at_most() {
+    let server = Server::moto().await;
+    let proxy = Proxy::start(server.address, Plan::Far(Duration::from_millis(50))).await;
+    let remote = Remote::s3(proxy.address, "test");
+    remote.run(&["init"]).await.expect(0);
+    for (arguments, expected) in [
+        (&["create", "files", "tree"][..], None),
+        (&["create", "files", "tree"], None),
+        // By now what never changes is known, and nothing is new.
+        (&["create", "files", "tree"], Some(4)),
+        (&["ls", "latest"], Some(3)),
+        (&["list"], Some(2)),
+    ] {
+        proxy.forget();
+        remote.run(&[&["--cache-dir", "cache"], arguments].concat()).await.expect(0);
+        let (round_trips, requests) = (proxy.round_trips(), proxy.requested());
+        println!("{arguments:?}: {round_trips} round trips, {} requests", requests.len());
+        assert!(expected.is_none_or(|most| round_trips <= most), "{round_trips}: {requests:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -33,7 +33,17 @@ impl Index {
         committed: &HashSet<SnapshotId>,
         job: &JobContext,
     ) -> Result<Self> {
-        let mut listed = store.sink.list_all(keys::INDEX).await?;
+        let listed = store.sink.list_all(keys::INDEX).await?;
+        Self::load_listed(store, listed, committed, job).await
+    }
+
+    /// The same of the segments that were listed.
+    pub(crate) async fn load_listed(
+        store: &Store,
+        mut listed: Vec<ObjectMeta>,
+        committed: &HashSet<SnapshotId>,
+        job: &JobContext,
+    ) -> Result<Self> {
         listed.sort_by_key(|meta| Reverse(meta.created));
         let committed = Arc::new(committed.clone());
         let mut superseded = HashSet::new();

@@ -27,7 +27,7 @@ impl Repository {
                     .await?;
             }
             if !dry_run {
-                self.control_for_writing().await?;
+                self.check_no_collection().await?;
             }
             let mut report = RepairReport::default();
             let committed = self.committed_sessions(job).await?;
