@@ -158,6 +158,7 @@ mod tests {
         seal(&sealer, u32::MAX).unwrap();
         let error = seal(&sealer, u32::MAX).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(error.to_string().contains("after a frame of that number or a higher one"), "{error}");
 
         let (sealer, _) = pair();
         seal(&sealer, 5).unwrap();
@@ -190,10 +191,9 @@ mod tests {
     #[test]
     fn an_opener_never_seals() {
         let (_, opener) = pair();
-        assert_eq!(
-            opener.encode(&frame(0, b""), b"x", &mut Vec::new()).unwrap_err().kind(),
-            ErrorKind::Internal
-        );
+        let error = opener.encode(&frame(0, b""), b"x", &mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(error.to_string().contains("not open to sealing"), "{error}");
     }
 
     #[test]
@@ -204,10 +204,13 @@ mod tests {
             |frame| frame.salt = &[9; 32],
         ];
         for change in others {
-            let (sealer, _) = pair();
+            let (sealer, opener) = pair();
             let mut wrong = frame(0, b"");
             change(&mut wrong);
             assert_eq!(sealer.encode(&wrong, b"x", &mut Vec::new()).unwrap_err().kind(), ErrorKind::Internal);
+            // It is the caller's mistake, and no damage of the object.
+            let error = opener.decode(&wrong, &[0; 40], &mut Vec::new(), 40).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Internal);
         }
     }
 

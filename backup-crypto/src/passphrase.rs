@@ -103,6 +103,13 @@ mod tests {
     }
 
     #[test]
+    fn the_default_cost_is_64_mib_three_passes_and_four_lanes() {
+        // The second choice of RFC 9106, section 4.
+        let cost = PassphraseCost::default();
+        assert_eq!((cost.memory_kib(), cost.passes(), cost.lanes()), (65_536, 3, 4));
+    }
+
+    #[test]
     fn trap_21_costs_out_of_bounds_are_refused() {
         PassphraseCost::new(1024 * 1024, 16, 16).unwrap();
         PassphraseCost::new(8, 1, 1).unwrap();

@@ -152,7 +152,7 @@ mod tests {
     fn a_generated_key_file_reads_back_with_any_line_end() {
         let contents = generate_key_file(&SystemRandom).unwrap();
         let secret = key_file_secret(contents.as_bytes()).unwrap();
-        assert_eq!(STANDARD.encode(secret), contents.trim_end());
+        assert_eq!(format!("{}\n", STANDARD.encode(secret)), *contents);
         assert_eq!(key_file_secret(contents.trim_end().as_bytes()).unwrap(), secret);
         assert_eq!(key_file_secret(format!("{}\r\n", contents.trim_end()).as_bytes()).unwrap(), secret);
     }
@@ -182,6 +182,8 @@ mod tests {
         assert_eq!(bytes(b" pass \n\n"), b" pass \n");
         assert!(Recipient::passphrase_file(b"\n").is_err());
         assert!(Recipient::passphrase(String::new()).is_err());
+        Recipient::passphrase("x".repeat(PASSPHRASE_BYTES_MAX)).unwrap();
+        assert!(Recipient::passphrase("x".repeat(PASSPHRASE_BYTES_MAX + 1)).is_err());
     }
 
     #[test]
@@ -199,6 +201,7 @@ mod tests {
         let recipient = || Recipient::passphrase("x".to_owned()).unwrap();
         assert!(recipient().with_label("a\nb").is_err());
         assert!(recipient().with_label("x".repeat(LABEL_BYTES_MAX + 1)).is_err());
+        recipient().with_label("x".repeat(LABEL_BYTES_MAX)).unwrap();
         assert_eq!(recipient().with_label("alice").unwrap().label(), "alice");
     }
 }

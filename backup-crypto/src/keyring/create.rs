@@ -121,11 +121,7 @@ async fn take_over(
         let Some(Ok(slot)) = bytes.map(|bytes| Slot::parse(*name, &bytes)) else { return Ok(None) };
         let Some(opened) = open_with(&slot, *name, recipients, job).await? else { return Ok(None) };
         let same = |before: &Secrets| {
-            before.repository == opened.repository
-                && before.chunk_ids == opened.chunk_ids
-                && before.identity.same_as(&opened.identity)
-                && before.chunker.same_as(&opened.chunker)
-                && before.epoch_secret.same_as(&opened.epoch_secret)
+            before.same_repository(&opened) && before.epoch_secret.same_as(&opened.epoch_secret)
         };
         if opened.epoch != 1 || !secrets.as_ref().is_none_or(same) {
             return Ok(None);

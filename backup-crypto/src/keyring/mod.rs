@@ -55,20 +55,15 @@ impl Keyring {
 
     /// The keyring of these secrets, at least one and each of another epoch; `newest` is the newest epoch with slots.
     fn assemble(opened: Vec<Secrets>, newest: u32) -> Result<Self> {
-        let Some(Secrets { repository, chunk_ids, identity, chunker, .. }) = opened.first().cloned() else {
+        let Some(first) = opened.first().cloned() else {
             return Err(Error::internal("a keyring was to be made of no secrets"));
         };
-        let fits = |other: &Secrets| {
-            other.repository == repository
-                && other.chunk_ids == chunk_ids
-                && other.identity.same_as(&identity)
-                && other.chunker.same_as(&chunker)
-        };
-        if !opened.iter().all(fits) {
+        if !opened.iter().all(|other| other.same_repository(&first)) {
             return Err(Error::corruption(
                 "the key slots of different epochs belong to different repositories",
             ));
         }
+        let Secrets { repository, chunk_ids, identity, chunker, .. } = first;
         let hasher = ChunkHasher::new(&identity, repository, chunk_ids)?;
         let epochs = opened.into_iter().map(|secrets| (secrets.epoch, secrets.epoch_secret)).collect();
         Ok(Self { repository, chunk_ids, identity, chunker, hasher, epochs, newest })

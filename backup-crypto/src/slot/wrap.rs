@@ -36,6 +36,16 @@ pub(crate) struct Secrets {
     pub(crate) epoch_secret: Secret,
 }
 
+impl Secrets {
+    /// Whether both are of one repository: all that its epochs share is the same.
+    pub(crate) fn same_repository(&self, other: &Self) -> bool {
+        self.repository == other.repository
+            && self.chunk_ids == other.chunk_ids
+            && self.identity.same_as(&other.identity)
+            && self.chunker.same_as(&other.chunker)
+    }
+}
+
 /// The bytes of a new slot for `recipient`. With a passphrase this takes a good part of a second: blocking.
 pub(crate) fn make(
     secrets: &Secrets,
@@ -173,4 +183,83 @@ fn read(text: &[u8]) -> Option<Secrets> {
         chunker: secret(payload.chunker_secret)?,
         epoch_secret: secret(payload.epoch_secret)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use backup_core::SystemRandom;
+
+    use super::*;
+
+    fn secrets() -> Secrets {
+        let secret = |byte| Secret([byte; 32]);
+        Secrets {
+            repository: RepositoryId([1; 16]),
+            epoch: 1,
+            chunk_ids: ChunkIdFunction::default(),
+            identity: secret(2),
+            chunker: secret(3),
+            epoch_secret: secret(4),
+        }
+    }
+
+    #[test]
+    fn epochs_of_one_repository_share_all_but_their_secret() {
+        let one = secrets();
+        assert!(one.same_repository(&Secrets { epoch: 2, epoch_secret: Secret([9; 32]), ..secrets() }));
+        let other = match one.chunk_ids {
+            ChunkIdFunction::Blake3 => ChunkIdFunction::HmacSha256,
+            ChunkIdFunction::HmacSha256 => ChunkIdFunction::Blake3,
+        };
+        for different in [
+            Secrets { repository: RepositoryId([9; 16]), ..secrets() },
+            Secrets { chunk_ids: other, ..secrets() },
+            Secrets { identity: Secret([9; 32]), ..secrets() },
+            Secrets { chunker: Secret([9; 32]), ..secrets() },
+        ] {
+            assert!(!one.same_repository(&different) && !different.same_repository(&one));
+        }
+    }
+
+    #[test]
+    fn what_is_wrapped_is_read_as_it_was_written_and_no_other_format_is() {
+        let text = write(&secrets()).unwrap();
+        let back = read(text.as_bytes()).unwrap();
+        assert!(back.same_repository(&secrets()) && back.epoch_secret.same_as(&secrets().epoch_secret));
+        assert_eq!(back.epoch, 1);
+        let newer = text.replace("\"format\":1", "\"format\":2");
+        assert_ne!(newer, *text);
+        assert!(read(newer.as_bytes()).is_none());
+    }
+
+    #[test]
+    fn every_slot_has_a_salt_of_its_own() {
+        let recipient =
+            Recipient::key_file(crate::generate_key_file(&SystemRandom).unwrap().as_bytes()).unwrap();
+        let mut salts = std::collections::HashSet::from([[0; 32]]);
+        for number in 1..=4 {
+            let name = SlotName { epoch: 1, recipient: RecipientId([5; 16]) };
+            let bytes =
+                make(&secrets(), name.recipient, &recipient, Timestamp::new(number, 0), &SystemRandom)
+                    .unwrap();
+            let slot = Slot::parse(name, &bytes).unwrap();
+            assert!(salts.insert(*slot.document.unwrap().kdf.salt()), "a salt came twice, or is zero");
+        }
+    }
+
+    #[test]
+    fn only_a_passphrase_on_a_slot_for_passphrases_is_costly() {
+        let key_file =
+            Recipient::key_file(crate::generate_key_file(&SystemRandom).unwrap().as_bytes()).unwrap();
+        let cost = crate::PassphraseCost::new(8, 1, 1).unwrap();
+        let passphrase = Recipient::passphrase("x".to_owned()).unwrap().with_cost(cost);
+        let name = SlotName { epoch: 1, recipient: RecipientId([5; 16]) };
+        let slot = |recipient| {
+            let made = make(&secrets(), name.recipient, recipient, Timestamp::new(1, 0), &SystemRandom);
+            Slot::parse(name, &made.unwrap()).unwrap()
+        };
+        assert!(is_costly(&slot(&passphrase), &passphrase));
+        assert!(!is_costly(&slot(&passphrase), &key_file));
+        assert!(!is_costly(&slot(&key_file), &passphrase) && !is_costly(&slot(&key_file), &key_file));
+    }
 }

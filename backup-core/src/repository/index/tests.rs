@@ -79,7 +79,9 @@ fn assert_same(a: &Index, b: &Index) {
         assert!(one.frame_range(FRAMES).is_err() && other.frame_range(FRAMES).is_err());
         assert_eq!(b.number_of(&one.record.digest).unwrap(), Some(number));
         assert_eq!(a.number_of(&one.record.digest).unwrap(), Some(number));
-        assert_eq!((a.is_data(number), a.is_orphan(number)), (b.is_data(number), b.is_orphan(number)));
+        let is_data = one.record.object_type == ObjectType::Data;
+        assert_eq!((a.is_data(number), b.is_data(number)), (is_data, is_data));
+        assert_eq!(a.is_orphan(number), b.is_orphan(number));
     }
     assert!(a.pack(a.pack_count()).is_err() && b.pack(b.pack_count()).is_err());
     assert_eq!((a.number_of(&[0; 32]).unwrap(), b.number_of(&[0; 32]).unwrap()), (None, None));
@@ -180,6 +182,89 @@ fn a_pack_named_twice_is_one_pack_and_committed_if_any_session_committed_it() {
         assert!(index.contains(ShortId(2), 5).unwrap());
         assert!(index.adopted().contains(1) && !index.adopted().contains(0));
     }
+}
+
+#[test]
+fn rows_that_come_twice_are_kept_once_however_far_apart_they_came() {
+    let rows: Vec<_> = (0..3000).map(|number| row(id(7, number), 0, number as u32 % 3000, 5)).collect();
+    let twice: Vec<_> = rows.iter().chain(&rows).copied().collect();
+    for resources in [Resources::new(), small()] {
+        let index = build(&resources, &[1], |_| true, &twice);
+        assert_eq!(rows_of(&index).len(), rows.len());
+        assert_eq!(index.find(rows[5].id, 5).unwrap().len(), 1);
+        // Also where they were known before.
+        let mut builder = IndexBuilder::extend(Arc::new(index), &resources).unwrap();
+        rows.iter().for_each(|row| builder.push_row(*row).unwrap());
+        assert_eq!(rows_of(&builder.finish().unwrap()).len(), rows.len());
+    }
+}
+
+#[test]
+fn chunks_of_one_short_identity_and_other_lengths_are_told_apart_and_their_places_bounded() {
+    let places = u32::try_from(PLACES_MAX).unwrap();
+    let rows: Vec<_> = (0..places + 3)
+        .map(|place| row(7, 0, place, 5))
+        .chain((0..places).map(|place| row(8, 0, place, 5)))
+        .chain([row(7, 0, 1, 6)])
+        .collect();
+    for resources in [Resources::new(), small()] {
+        let index = build(&resources, &[1], |_| true, &rows);
+        for (id, len, found) in [(7, 5, PLACES_MAX), (7, 6, 1), (7, 4, 0), (8, 5, PLACES_MAX), (8, 6, 0)] {
+            let places = index.find(ShortId(id), len).unwrap();
+            assert_eq!(places.len(), found, "{id} {len}");
+            assert!(places.iter().all(|row| row.id.0 == id && row.len == len));
+        }
+    }
+}
+
+#[test]
+fn packs_whose_names_begin_alike_are_told_apart() {
+    let alike =
+        |last| PackRecord { digest: [[7; 31].as_slice(), &[last]].concat().try_into().unwrap(), ..record(1) };
+    for resources in [Resources::new(), small()] {
+        let mut builder = IndexBuilder::new(&resources);
+        for last in 0..50 {
+            assert_eq!(builder.push_pack(alike(last), true, false).unwrap(), u32::from(last));
+        }
+        let index = builder.finish().unwrap();
+        for last in 0..50 {
+            assert_eq!(index.number_of(&alike(last).digest).unwrap(), Some(u32::from(last)));
+        }
+        assert_eq!(index.number_of(&alike(50).digest).unwrap(), None);
+        assert!(!index.has_orphans());
+    }
+}
+
+#[test]
+fn rows_of_packs_that_are_passed_over_are_gone_and_a_pack_has_only_so_many() {
+    let most = u32::try_from(limits::PACK_CHUNKS_MAX).unwrap();
+    let rows = (0..=most).map(|number| row(id(3, number.into()), 2, number, 5));
+    let rows: Vec<_> = [row(1, 0, 0, 5), row(2, 1, 0, 5), row(3, 3, 0, 5)].into_iter().chain(rows).collect();
+    let index = build(&Resources::new(), &[10, 11, 12, 13], |_| true, &rows);
+    let mut by_pack = index.rows_by_pack(|_| true, &Resources::new()).unwrap();
+    assert_eq!(by_pack.of(1).unwrap(), [row(2, 1, 0, 5)]);
+    assert_eq!(by_pack.of(0).unwrap(), []);
+    assert_eq!(by_pack.of(2).unwrap().len(), limits::PACK_CHUNKS_MAX);
+    assert_eq!(by_pack.of(3).unwrap(), [row(3, 3, 0, 5)]);
+}
+
+#[test]
+fn what_an_index_holds_in_memory_is_measured_and_bounded() {
+    let packs: Vec<u32> = (0..300).collect();
+    let rows: Vec<_> = (0..60_000).map(|number| row(id(1, number), number as u32 % 300, 1, 5)).collect();
+    let held = rows.len() * size_of::<IndexRow>();
+    let resident = build(&Resources::new(), &packs, |_| true, &rows);
+    let beside = resident.bytes().checked_sub(held).expect("every row is counted");
+    // At most a quarter of spare room, and the packs' records.
+    let records = packs.len() * (120 + 32 + FRAMES as usize * 12);
+    assert!((records..held / 4 + 4 * records).contains(&beside), "{held} {records} {beside}");
+    let spilled = build(&small(), &packs, |_| true, &rows);
+    assert!(spilled.is_spilled() && !resident.is_spilled());
+    // A filter and where each page begins; caches are empty.
+    assert!((rows.len()..held / 8).contains(&spilled.bytes()), "{held} {}", spilled.bytes());
+    // Where there is room for all but a part, that goes to the disk, too.
+    let tight = build(&Resources::new().with_index_bytes(held), &packs, |_| true, &rows);
+    assert!(tight.is_spilled() && tight.bytes() < held);
 }
 
 #[test]

@@ -13,7 +13,8 @@ use bytes::Bytes;
 
 use super::create::write_slot;
 use super::*;
-use crate::limits::{SLOTS_MAX, TRIES_MAX};
+use crate::identity::ChunkIdFunction;
+use crate::limits::{RECIPIENTS_AT_CREATION_MAX, SLOTS_MAX, TRIES_MAX};
 use crate::slot::RecipientId;
 use crate::{PassphraseCost, Recipient, generate_key_file, list_recipients};
 

@@ -60,6 +60,54 @@ async fn a_store_with_slots_is_not_created_anew() {
 }
 
 #[tokio::test]
+async fn a_repository_is_created_for_as_many_recipients_as_are_allowed_and_no_more() {
+    let job = JobContext::new();
+    let mut recipients: Vec<_> = (0..RECIPIENTS_AT_CREATION_MAX).map(|_| key_file()).collect();
+    let (held, sink) = store();
+    Keyring::create(&sink, &recipients, &job).await.unwrap();
+    assert_eq!(slots(&held).len(), RECIPIENTS_AT_CREATION_MAX);
+    // An interrupted creation of as many is taken over, too.
+    Keyring::create(&sink, &recipients, &job).await.unwrap();
+    recipients.push(key_file());
+    let (held, sink) = store();
+    let error = Keyring::create(&sink, &recipients, &job).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(slots(&held).is_empty());
+}
+
+#[tokio::test]
+async fn an_interrupted_creation_is_taken_over_only_if_it_meant_the_same() {
+    let (job, recipients) = (JobContext::new(), [key_file()]);
+    let (store, sink) = store();
+    let options = |function| KeyringOptions::default().with_chunk_ids(function);
+    let (one, other) = (options(ChunkIdFunction::Blake3), options(ChunkIdFunction::HmacSha256));
+    let first = Keyring::create_with(&sink, &recipients, &one, &job).await.unwrap();
+    let before = slots(&store);
+    let error = Keyring::create_with(&sink, &recipients, &other, &job).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(slots(&store), before);
+    let again = Keyring::create_with(&sink, &recipients, &one, &job).await.unwrap();
+    assert_eq!(again.repository(), first.repository());
+
+    // Slots that wrap different secrets are not of one creation, whoever opens them all.
+    let stray = Secrets { epoch_secret: Secret::random(&SystemRandom).unwrap(), ..again.secrets(1).unwrap() };
+    let name = SlotName { epoch: 1, recipient: RecipientId([7; 16]) };
+    write_slot(sink.as_ref(), &stray, name, &recipients[0], &job).await.unwrap();
+    let error = Keyring::create_with(&sink, &recipients, &one, &job).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+}
+
+#[tokio::test]
+async fn epochs_of_different_repositories_make_no_keyring() {
+    let ((_, one), (_, other)) = (store(), store());
+    let job = JobContext::new();
+    let first = Keyring::create(&one, &[key_file()], &job).await.unwrap().secrets(1).unwrap();
+    let second = Keyring::create(&other, &[key_file()], &job).await.unwrap().secrets(1).unwrap();
+    let error = Keyring::assemble(vec![first, Secrets { epoch: 2, ..second }], 2).unwrap_err();
+    assert!(error.is_corruption(), "{error}");
+}
+
+#[tokio::test]
 async fn of_two_creations_at_once_at_most_one_succeeds_and_no_stray_slot_stays() {
     for _ in 0..20 {
         let (store, sink) = store();

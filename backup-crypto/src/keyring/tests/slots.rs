@@ -165,6 +165,12 @@ async fn more_objects_than_slots_may_be_are_refused() {
     for number in 0..=SLOTS_MAX {
         replace(&store, &ObjectKey::new(format!("keys/1/{number:032x}")).unwrap(), "x");
     }
-    let error = Keyring::unlock(&sink, &[key_file()], &JobContext::new()).await.unwrap_err();
+    let job = JobContext::new();
+    let error = Keyring::unlock(&sink, &[key_file()], &job).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+    // One fewer are read, though none of them is a slot.
+    let first = slots(&store).remove(0).0;
+    sink.delete(&first).await.unwrap();
+    let error = Keyring::unlock(&sink, &[key_file()], &job).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
 }
