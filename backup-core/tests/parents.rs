@@ -6,7 +6,9 @@
 mod common;
 
 use backup_core::repository::{BackupOptions, ParentChoice};
-use backup_core::{SnapshotId, Timestamp};
+use backup_core::{
+    ErrorKind, JobContext, Result, SnapshotId, Source, SourceInfo, SourceRun, Timestamp, limits,
+};
 use common::{Protect, SMALL, Setup, TestEntry, TestSource, in_memory, random};
 
 fn source() -> TestSource {
@@ -68,4 +70,48 @@ async fn a_parent_can_be_named_or_declined() {
     let declined = BackupOptions { parent: ParentChoice::None, ..options("a", "x", None, 300) };
     let (_, parent, opened) = backup(&setup, &declined).await;
     assert_eq!((parent, opened), (None, 10));
+}
+
+/// The same entries from somewhere else.
+#[derive(Debug)]
+struct From(TestSource, &'static str, Vec<String>);
+
+#[async_trait::async_trait]
+impl Source for From {
+    fn info(&self) -> SourceInfo {
+        SourceInfo::new(self.1, self.2.clone())
+    }
+
+    async fn begin(&self, job: &JobContext) -> Result<Box<dyn SourceRun>> {
+        self.0.begin(job).await
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_of_another_kind_or_place_is_no_parent() {
+    let (setup, _) = in_memory(Protect::Plain, SMALL).await;
+    let places = [("files", "/srv"), ("files", "/home"), ("database", "/srv")];
+    for expected in [None, Some(10)] {
+        for (kind, place) in places {
+            let from = From(source(), kind, vec![place.into()]);
+            let options = options("a", "x", None, 100 + expected.unwrap_or(0));
+            let report = setup.repository.backup(&from, &options, &setup.job).await.unwrap();
+            assert_eq!(report.parent.is_some(), expected.is_some(), "{kind} {place}");
+            assert_eq!(from.0.opened(), if expected.is_some() { 0 } else { 10 });
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_source_has_as_many_parts_of_an_identity_as_are_allowed_and_no_more() {
+    let (setup, _) = in_memory(Protect::Plain, SMALL).await;
+    let parts = |count| vec!["p".to_owned(); count];
+    let most = limits::IDENTITY_PARTS_MAX;
+    let from = From(source(), "files", parts(most));
+    setup.repository.backup(&from, &BackupOptions::default(), &setup.job).await.unwrap();
+    let from = From(source(), "files", parts(most + 1));
+    let error = setup.repository.backup(&from, &BackupOptions::default(), &setup.job).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let read = setup.repository.snapshots(&setup.job).await.unwrap();
+    assert_eq!(read.iter().map(|snapshot| snapshot.identity.len()).collect::<Vec<_>>(), [most]);
 }

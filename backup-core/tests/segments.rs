@@ -208,3 +208,39 @@ async fn a_chunk_that_a_segment_misplaces_is_never_another_chunk() {
     repaired.assert_restores(id, &source).await;
     repaired.assert_clean().await;
 }
+
+#[tokio::test]
+async fn what_no_segment_places_is_stored_again_though_the_parent_names_it() {
+    let (setup, sink) = in_memory(Protect::Plain, TINY).await;
+    let source = TestSource::new(vec![TestEntry::file("f", random(1, 64 * 512)).stamped()]);
+    setup.store(&source).await;
+    let all = objects(&sink).await;
+    let (key, bytes) = all.iter().find(|(key, _)| key.starts_with("index/")).unwrap();
+    let (other, changed) = changed_segment(&setup, bytes, |rows, packs| {
+        for row in rows.iter_mut().filter(|row| packs[row.pack as usize].object_type == ObjectType::Data) {
+            row.id.0 = !row.id.0;
+        }
+    });
+    sink.delete(&ObjectKey::new(key).unwrap()).await.unwrap();
+    sink.put(&ObjectKey::new(&other).unwrap(), changed.into()).await.unwrap();
+    let opened = setup.reopen(Arc::new(sink.clone())).await.unwrap();
+    let id = opened.store(&source).await;
+    assert_eq!(source.opened(), 2, "the file is read again");
+    opened.assert_restores(id, &source).await;
+}
+
+#[tokio::test]
+async fn what_a_repair_named_counts_as_committed() {
+    let (setup, sink) = in_memory(Protect::Plain, TINY).await;
+    let source = TestSource::new(vec![TestEntry::file("f", random(1, 64 * 512)).stamped()]);
+    setup.store(&source).await;
+    for key in objects(&sink).await.keys().filter(|key| key.starts_with("index/")) {
+        sink.delete(&ObjectKey::new(key).unwrap()).await.unwrap();
+    }
+    let opened = setup.reopen(Arc::new(sink.clone())).await.unwrap();
+    opened.repository.repair_index(false, &opened.job).await.unwrap();
+    let again = setup.reopen(Arc::new(sink.clone())).await.unwrap();
+    again.store(&source).await;
+    let segments = objects(&sink).await.keys().filter(|key| key.starts_with("index/")).count();
+    assert_eq!(segments, 1, "a backup of nothing new need not name those packs again");
+}
