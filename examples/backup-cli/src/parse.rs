@@ -1,9 +1,12 @@
 //! Values of options that are more than words.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use backup_core::config::Span;
 use backup_core::{Error, Result, Timestamp};
+use backup_sources::FilesSourceBuilder;
+use backup_sources::view::{BtrfsView, LvmView, ReflinkView, ZfsView};
 
 /// A tag, `key=value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +57,75 @@ impl FromStr for When {
     }
 }
 
+/// A consistent view to read files from: `btrfs:DIRECTORY`, `lvm:GROUP/VOLUME:DIRECTORY`, `zfs:DATASET:DIRECTORY` or
+/// `reflink:DIRECTORY:VIEWS`. What these do not say, such as the space of an LVM snapshot, a configuration can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ViewOf {
+    /// A snapshot of the subvolume that is this directory.
+    Btrfs(PathBuf),
+    /// A snapshot of a logical volume, which is mounted at a directory.
+    Lvm {
+        /// The volume group.
+        group: String,
+        /// The volume.
+        volume: String,
+        /// Where it is mounted.
+        directory: PathBuf,
+    },
+    /// A snapshot of a dataset, which is mounted at a directory.
+    Zfs {
+        /// The dataset.
+        dataset: String,
+        /// Where it is mounted.
+        directory: PathBuf,
+    },
+    /// Copies of a directory that share its blocks.
+    Reflink {
+        /// The directory.
+        directory: PathBuf,
+        /// Where the copies are made, on the same file system.
+        views: PathBuf,
+    },
+}
+
+impl ViewOf {
+    /// Reads the files from the view.
+    pub fn add_to(self, builder: FilesSourceBuilder) -> FilesSourceBuilder {
+        match self {
+            Self::Btrfs(directory) => builder.view(BtrfsView::new(directory)),
+            Self::Lvm { group, volume, directory } => builder.view(LvmView::new(group, volume, directory)),
+            Self::Zfs { dataset, directory } => builder.view(ZfsView::new(dataset, directory)),
+            Self::Reflink { directory, views } => builder.view(ReflinkView::new(directory, views)),
+        }
+    }
+}
+
+impl FromStr for ViewOf {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let view = match text.split_once(':') {
+            Some(("btrfs", directory)) if !directory.is_empty() => Some(Self::Btrfs(directory.into())),
+            Some(("lvm", rest)) => rest.split_once(':').and_then(|(volume, directory)| {
+                let (group, volume) = volume.split_once('/')?;
+                Some(Self::Lvm { group: group.into(), volume: volume.into(), directory: directory.into() })
+            }),
+            Some(("zfs", rest)) => rest.split_once(':').map(|(dataset, directory)| Self::Zfs {
+                dataset: dataset.into(),
+                directory: directory.into(),
+            }),
+            Some(("reflink", rest)) => rest
+                .split_once(':')
+                .map(|(directory, views)| Self::Reflink { directory: directory.into(), views: views.into() }),
+            _ => None,
+        };
+        view.ok_or_else(|| {
+            let message = "write btrfs:DIRECTORY, lvm:GROUP/VOLUME:DIRECTORY, zfs:DATASET:DIRECTORY or reflink:DIRECTORY:VIEWS";
+            Error::invalid_input(format!("`{text}` is no view; {message}"))
+        })
+    }
+}
+
 /// A part of a hundred, `10%` or `10`; above 0, at most 100.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Percent(pub f64);
@@ -74,6 +146,35 @@ impl FromStr for Percent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn views_name_what_is_frozen() {
+        let parsed = |text: &str| text.parse::<ViewOf>().unwrap();
+        assert_eq!(parsed("btrfs:/srv/a:b"), ViewOf::Btrfs("/srv/a:b".into()));
+        let lvm = ViewOf::Lvm { group: "vg0".into(), volume: "data".into(), directory: "/srv".into() };
+        assert_eq!(parsed("lvm:vg0/data:/srv"), lvm);
+        assert_eq!(
+            parsed("zfs:tank/data:/srv"),
+            ViewOf::Zfs { dataset: "tank/data".into(), directory: "/srv".into() }
+        );
+        assert_eq!(
+            parsed("reflink:/srv:/srv/.views"),
+            ViewOf::Reflink { directory: "/srv".into(), views: "/srv/.views".into() }
+        );
+        for wrong in [
+            "",
+            "btrfs",
+            "btrfs:",
+            "/srv",
+            "lvm:data:/srv",
+            "lvm:vg0/data",
+            "zfs:tank",
+            "reflink:/srv",
+            "ext4:/srv",
+        ] {
+            assert!(wrong.parse::<ViewOf>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn times_are_read_in_every_form() {

@@ -530,3 +530,15 @@ fn verifying_a_restore_knows_every_kind_of_hard_link_and_names_of_any_length() {
         scratch.ok(["restore", "latest", "--to", "alone", "--path", &name, "--verify"]);
     }
 }
+
+#[test]
+fn a_view_that_cannot_be_taken_makes_no_snapshot_and_says_what_it_needs() {
+    let scratch = Scratch::with_repository();
+    let tree = scratch.path("tree").display().to_string();
+    // No subvolume: nothing is read from the living files instead.
+    let ran = scratch.run(["create", "files", &tree, "--view", &format!("btrfs:{tree}")]).expect(1);
+    assert!(ran.err.contains("btrfs"), "{ran:?}");
+    let ran = scratch.run(["create", "files", &tree, "--view", "ext4:/srv"]).expect(2);
+    assert!(ran.err.contains("btrfs:DIRECTORY"), "{ran:?}");
+    assert_eq!(scratch.json(0, ["list"])["snapshots"].as_array().unwrap().len(), 0);
+}

@@ -9,6 +9,7 @@ use backup_sources::FilesSource;
 use super::snapshot::{self, Naming};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
+use crate::parse::ViewOf;
 
 /// Options of `create files`.
 #[derive(Debug, clap::Args)]
@@ -34,6 +35,9 @@ pub struct Args {
     /// Do not cross into other file systems
     #[arg(long)]
     one_file_system: bool,
+    /// Read from a view that is frozen for as long: btrfs:DIR, lvm:GROUP/VOLUME:DIR, zfs:DATASET:DIR, reflink:DIR:VIEWS
+    #[arg(long, value_name = "VIEW")]
+    view: Option<ViewOf>,
     #[command(flatten)]
     naming: Naming,
     /// Read everything and store nothing
@@ -68,6 +72,9 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     }
     if let Some(size) = args.exclude_larger_than {
         builder = builder.exclude_larger_than(size.bytes());
+    }
+    if let Some(view) = args.view {
+        builder = view.add_to(builder);
     }
     let source = Arc::new(builder.build().map_err(Failure::input)?);
     let location = context.location()?;
