@@ -117,6 +117,9 @@ pub struct RestoreReport {
     pub bytes_unchanged: u64,
     /// What could not be restored, by name.
     pub failed: SkippedItems,
+    /// What the target left out as a whole, in words: no failure of single entries.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// How long it took.
     pub duration_seconds: f64,
 }

@@ -51,6 +51,13 @@ pub trait Target: fmt::Debug + Send + Sync + 'static {
 
     /// Called once after everything else; makes the result durable where the target promises that.
     async fn finish(&self) -> Result<Vec<Skipped>>;
+
+    /// Asked for after [`finish`](Target::finish): what was left out of many entries alike, a sentence for each kind, for
+    /// [`RestoreReport::notes`](crate::report::RestoreReport::notes). What concerns single entries is named by what the
+    /// other methods return.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// How an entry's content is written.

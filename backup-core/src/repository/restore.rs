@@ -156,7 +156,7 @@ async fn restore(
         () = job.cancellation().cancelled() => return Err(Error::cancelled()),
     }
     totals.emit(job);
-    Ok(totals.report(started.elapsed()))
+    Ok(totals.report(target.notes(), started.elapsed()))
 }
 
 /// Directories whose completion waits for what is below them; deeper nesting is completed early, which at worst leaves

@@ -76,7 +76,7 @@ impl Totals {
         }));
     }
 
-    pub(crate) fn report(&self, elapsed: Duration) -> RestoreReport {
+    pub(crate) fn report(&self, notes: Vec<String>, elapsed: Duration) -> RestoreReport {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         RestoreReport {
             entries_written: load(&self.entries_written),
@@ -84,6 +84,7 @@ impl Totals {
             bytes_written: load(&self.bytes_written),
             bytes_unchanged: load(&self.bytes_unchanged),
             failed: std::mem::take(&mut *self.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())),
+            notes,
             duration_seconds: elapsed.as_secs_f64(),
         }
     }

@@ -8,8 +8,8 @@ use backup_core::{Attribute, Entry, EntryName, PosixMetadata, Timestamp};
 use rustix::fs::{AtFlags, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::Opened;
 use super::beneath::own_path;
+use super::{Opened, Owner};
 use crate::flags;
 use crate::system::describe;
 
@@ -58,9 +58,26 @@ impl Opened {
         self.owners && owned && posix.is_some_and(settable)
     }
 
-    /// The permission bits to apply; the set-id bits as [`grants`](Self::grants) says.
+    /// Names what lends rights and is not restored because it is not granted, unless that was asked for.
+    pub(super) fn note_withheld(&self, wanted: &Wanted, grants: bool, notes: &mut Vec<String>) {
+        if grants || self.settings.owner == Owner::Ignore {
+            return;
+        }
+        let mode = wanted.posix.map_or(0, |posix| posix.mode);
+        let attribute =
+            |attribute: &Attribute| attribute.name.strip_prefix(XATTR_PREFIX) == Some(CAPABILITY.to_bytes());
+        let withheld = [
+            (mode & 0o4000 != 0, "the set-user-id bit is"),
+            (mode & 0o2000 != 0, "the set-group-id bit is"),
+            (wanted.attributes.iter().any(attribute), "capabilities are"),
+        ];
+        let withheld = withheld.into_iter().filter(|(withheld, _)| *withheld);
+        notes.extend(withheld.map(|(_, what)| format!("{what} not restored without the owner")));
+    }
+
+    /// The permission bits to apply; the set-id bits as [`grants`](Self::grants) says. The sticky bit lends nothing.
     pub(super) fn mode(&self, posix: &PosixMetadata, owned: bool) -> Mode {
-        Mode::from_raw_mode(posix.mode & if self.grants(Some(posix), owned) { 0o7777 } else { 0o777 })
+        Mode::from_raw_mode(posix.mode & if self.grants(Some(posix), owned) { 0o7777 } else { 0o1777 })
     }
 
     /// Whether a file has the mode and owner that it is to have.
@@ -78,11 +95,15 @@ impl Opened {
         notes.extend(self.locks.later(file, &wanted.name, bits).err());
     }
 
-    /// The owner to set, if it must be; what is new belongs to this process unless `inherits`.
-    pub(super) fn owner(&self, posix: &PosixMetadata, is_ours: bool) -> Option<(Uid, Gid)> {
-        let differs = !is_ours || posix.uid != self.euid || posix.gid != self.egid;
-        (self.owners && differs && settable(posix))
-            .then(|| (Uid::from_raw(posix.uid), Gid::from_raw(posix.gid)))
+    /// The owner to set, if it must be; what is new and `is_ours` belongs to this process already. Counts owners that
+    /// are left.
+    pub(super) fn owner(&self, wanted: &Wanted, is_ours: bool) -> Option<(Uid, Gid)> {
+        let posix = wanted.posix.as_ref().filter(|posix| settable(posix))?;
+        let others = posix.uid != self.euid || posix.gid != self.egid;
+        if !self.owners && others && self.settings.owner == Owner::Auto {
+            self.left_owners.push(&wanted.name);
+        }
+        (self.owners && (others || !is_ours)).then(|| (Uid::from_raw(posix.uid), Gid::from_raw(posix.gid)))
     }
 }
 

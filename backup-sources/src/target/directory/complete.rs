@@ -35,14 +35,13 @@ fn directory(opened: &Opened, wanted: &Wanted, notes: &mut Vec<String>) -> io::R
     // Through the directory itself, whatever stands at its name by now.
     let itself = &b"."[..];
     let mut owned = true;
-    if let Some(posix) = &wanted.posix
-        && let Some(owner) = opened.owner(posix, false)
-    {
+    if let Some(owner) = opened.owner(wanted, false) {
         let done = attributes::change_owner(&*directory, owner);
         owned = done.is_ok();
         note(notes, "the owner", done);
     }
     let grants = opened.grants(wanted.posix.as_ref(), owned);
+    opened.note_withheld(wanted, grants, notes);
     attributes::apply(&Place::Pinned(&*directory), &wanted.attributes, grants, true, notes);
     if wanted.flags().is_some() {
         // Before the mode, which may take away the right to open it.

@@ -3,6 +3,7 @@
 mod attributes;
 mod beneath;
 mod complete;
+mod left;
 mod locks;
 mod names;
 mod node;
@@ -20,6 +21,7 @@ use backup_core::{
 use crate::system;
 use attributes::Wanted;
 pub(super) use beneath::Beneath;
+use left::LeftOwners;
 use locks::Locks;
 use names::Numbers;
 
@@ -37,10 +39,17 @@ pub enum Overwrite {
     Never,
 }
 
-/// Whether owners are restored, and with them the set-user-id, set-group-id and sticky bits.
+/// Whether owners are restored, and with them what lends an owner's rights: set-user-id and set-group-id bits, and the
+/// capabilities of programs.
+///
+/// Nobody but root can give files away, and a user who restores expects that what is restored is the user's: so owners
+/// that `Auto` leaves are counted in one note of the report ([`Target::notes`]) and are no failure, as with tar and rsync.
+/// A bit or capability that is left out with its owner changes what a program can do, and there are few: each is among
+/// the failed entries by name, and so are extended attributes and devices that only root may set or make. With `Ignore`
+/// both were asked for, and nothing is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Owner {
-    /// If this process is root.
+    /// If this process is root. Otherwise the report says what was left.
     #[default]
     Auto,
     /// Always; where it is not permitted, that is reported.
@@ -104,6 +113,7 @@ struct Opened {
     egid: u32,
     numbers: Numbers,
     locks: Locks,
+    left_owners: LeftOwners,
 }
 
 impl DirectoryTarget {
@@ -186,7 +196,16 @@ impl Opened {
         };
         let (euid, egid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let numbers = if settings.numeric { Numbers::default() } else { Numbers::of(names) };
-        Ok(Self { beneath, settings, owners, euid, egid, numbers, locks: Locks::default() })
+        Ok(Self {
+            beneath,
+            settings,
+            owners,
+            euid,
+            egid,
+            numbers,
+            locks: Locks::default(),
+            left_owners: LeftOwners::default(),
+        })
     }
 }
 
@@ -248,6 +267,10 @@ impl Target for DirectoryTarget {
             Ok(failed)
         })
         .await?
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.opened.get().and_then(|opened| opened.left_owners.note()).into_iter().collect()
     }
 }
 

@@ -113,14 +113,13 @@ fn is_same(node: &OwnedFd, kind: &EntryKind, stat: &Stat) -> bool {
 fn apply(opened: &Opened, wanted: &Wanted, node: &OwnedFd, kind: &EntryKind, notes: &mut Vec<String>) {
     let mut owned = true;
     // What is there may be anybody's: always set.
-    if let Some(posix) = &wanted.posix
-        && let Some(owner) = opened.owner(posix, false)
-    {
+    if let Some(owner) = opened.owner(wanted, false) {
         let done = attributes::change_owner(node, owner);
         owned = done.is_ok();
         note(notes, "the owner", done);
     }
     let grants = opened.grants(wanted.posix.as_ref(), owned);
+    opened.note_withheld(wanted, grants, notes);
     attributes::apply(&Place::Pinned(node), &wanted.attributes, grants, true, notes);
     if let Some(posix) = &wanted.posix {
         let path = own_path(node);

@@ -144,15 +144,14 @@ impl BlockingWriter for FileWriter {
         let ours = fresh && !self.directory.passes_on;
         let mut owned = true;
         // In this order: a change of owner takes away set-id bits and capabilities, and everything changes the time.
-        if let Some(posix) = &self.wanted.posix
-            && let Some((user, group)) = self.opened.owner(posix, ours)
-        {
+        if let Some((user, group)) = self.opened.owner(&self.wanted, ours) {
             let done = rustix::fs::fchown(file, Some(user), Some(group));
             owned = done.is_ok();
             note(&mut notes, "the owner", done);
         }
+        let grants = self.opened.grants(self.wanted.posix.as_ref(), owned);
+        self.opened.note_withheld(&self.wanted, grants, &mut notes);
         if !ours || !self.wanted.attributes.is_empty() {
-            let grants = self.opened.grants(self.wanted.posix.as_ref(), owned);
             attributes::apply(&Place::Open(file), &self.wanted.attributes, grants, !ours, &mut notes);
         }
         if let Some(posix) = &self.wanted.posix {

@@ -173,6 +173,9 @@ fn finish(context: &mut Context, report: &RestoreReport, removed: &Removed) -> O
                 human::name(&item.reason)
             ));
         }
+        for note in &report.notes {
+            context.console.say(format_args!("note: {}", human::name(note)));
+        }
         for (name, reason) in &removed.left {
             context.console.say(format_args!(
                 "not deleted {}: {}",
