@@ -37,6 +37,13 @@ pub trait Target: fmt::Debug + Send + Sync + 'static {
     /// Called once before the first entry.
     async fn begin(&self, job: &JobContext) -> Result<()>;
 
+    /// Whether content of entries may stand in the target already: asked once, after [`begin`](Target::begin). Where it
+    /// may, what [`BlockingWriter::read_exact_at`] gives is compared with the snapshot before anything is fetched, and only
+    /// what differs is. For targets of [`WriteOrder::Any`].
+    fn holds_content(&self) -> bool {
+        false
+    }
+
     /// Announces an entry and says how its content is to be written. Called in the order of the snapshot.
     ///
     /// With [`WriteOrder::Any`] it should return at once and leave the work to the [`Writer::Blocking`] closure, which
@@ -72,7 +79,8 @@ pub enum Writer {
 
 /// The content of one entry while it is being written.
 pub trait BlockingWriter: Send {
-    /// Bytes that stand there already, from an earlier restore or the entry's former self; 0 for a new one.
+    /// Bytes that stand there already, from an earlier restore or the entry's former self; 0 for a new one. Wherever nothing
+    /// is written they stay.
     fn existing_len(&self) -> u64 {
         0
     }
@@ -95,8 +103,15 @@ pub trait BlockingWriter: Send {
     /// Ends the entry at `len` bytes and applies its metadata. Returns what could not be applied.
     fn finish(self: Box<Self>, len: u64) -> io::Result<Vec<String>>;
 
-    /// Gives up: the content could not be read in full. Removes what is incomplete, so that it is not taken for whole.
+    /// Gives up: the content could not be read in full. Removes what is incomplete, so that it is not taken for whole,
+    /// and leaves what stood there before.
     fn abort(self: Box<Self>);
+
+    /// Stops: the job was cancelled, or failed as a whole. As [`abort`](BlockingWriter::abort), but what was written may be
+    /// kept where another restore finds it and nobody takes it for whole.
+    fn suspend(self: Box<Self>) {
+        self.abort();
+    }
 }
 
 impl Writer {

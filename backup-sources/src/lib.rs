@@ -49,6 +49,6 @@ pub use memory::MemorySource;
 pub use reader::ReaderSource;
 pub use register::register;
 pub use target::{
-    DeletePlan, DeletePlanner, DirectoryTarget, DirectoryTargetBuilder, Overwrite, Owner, TarTarget,
+    DeletePlan, DeletePlanner, DirectoryTarget, DirectoryTargetBuilder, Overwrite, Owner, PARTIAL, TarTarget,
     WriterTarget,
 };

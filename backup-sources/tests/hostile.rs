@@ -225,7 +225,7 @@ async fn a_file_is_private_until_it_is_finished_and_gone_when_given_up() {
     writer.abort();
     assert!(!scene.root.join("a/new").exists());
 
-    // One that stood there is closed before more private content goes in, and stays when nothing was written.
+    // Where one stood, more private content goes where nobody else can look, and the former stays until it is whole.
     fs::write(scene.root.join("former"), "former content").unwrap();
     let writer = open(&target, &file("former", 0o600)).await.unwrap();
     assert_eq!(writer.existing_len(), 14);
@@ -233,7 +233,9 @@ async fn a_file_is_private_until_it_is_finished_and_gone_when_given_up() {
     assert_eq!(fs::read_to_string(scene.root.join("former")).unwrap(), "former content");
     let mut writer = open(&target, &file("former", 0o600)).await.unwrap();
     writer.write_all_at(b"s", 0).unwrap();
-    assert_eq!(mode("former"), 0o600);
+    assert_eq!(fs::read_to_string(scene.root.join("former")).unwrap(), "former content");
+    assert_eq!(mode(".backup-partial"), 0o700);
     assert_eq!(writer.finish(6).unwrap(), Vec::<String>::new());
     assert_eq!(fs::read_to_string(scene.root.join("former")).unwrap(), "sormer");
+    assert_eq!(mode("former"), 0o600);
 }

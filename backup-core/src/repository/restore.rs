@@ -23,6 +23,7 @@ mod files;
 mod retry;
 mod selected;
 mod sequential;
+mod survey;
 mod totals;
 mod window;
 mod worker;
@@ -85,10 +86,11 @@ impl Repository {
     ///
     /// Every chunk is checked against its identity before it is written. An entry whose chunks are damaged or missing
     /// is named in the report and not left as if it were whole; all others are restored. A failure of the store as a
-    /// whole fails the job. Of hard links to a file that is not selected, the first selected one becomes the file.
+    /// whole fails the job. Where the target holds content already (an earlier state, or a restore that was stopped), it is
+    /// compared with the identities of chunks, and only what differs is fetched. Of hard links to a file that is not selected, the first selected one becomes the file.
     ///
-    /// Cancellation: dropping the future or cancelling the job stops everything; entries under way are removed, finished
-    /// ones stay.
+    /// Cancellation: dropping the future or cancelling the job stops everything; entries under way are removed, or kept by
+    /// the target where the next restore finds them; finished ones stay.
     pub async fn restore(
         &self,
         snapshot: &Snapshot,

@@ -6,7 +6,7 @@ mod lent;
 mod tar;
 mod writer;
 
-pub use directory::{DirectoryTarget, DirectoryTargetBuilder, Overwrite, Owner};
+pub use directory::{DirectoryTarget, DirectoryTargetBuilder, Overwrite, Owner, PARTIAL};
 pub use extraneous::{DeletePlan, DeletePlanner};
 pub use tar::TarTarget;
 pub use writer::WriterTarget;

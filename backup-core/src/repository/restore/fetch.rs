@@ -70,6 +70,7 @@ pub(crate) async fn restore_parallel(
         window: Window::default(),
         fetching: FuturesOrdered::new(),
         send: windows_send,
+        survey: target.holds_content(),
     };
     let planned = planner.run(target, selected).await;
     drop(planner);
@@ -105,6 +106,8 @@ struct Planner {
     window: Window,
     fetching: FuturesOrdered<Fetch>,
     send: async_channel::Sender<FetchedWindow>,
+    /// What stands in the target is looked at before anything is fetched.
+    survey: bool,
 }
 
 impl Planner {
@@ -173,7 +176,7 @@ impl Planner {
                 }
             }
         }
-        self.window.announced.push(restoring);
+        self.window.announce(restoring);
         if self.window.is_full() { self.flush().await } else { Ok(()) }
     }
 
@@ -218,9 +221,18 @@ impl Planner {
             self.pass_on().await?;
         }
         let window = std::mem::take(&mut self.window);
-        let (reader, job) = (self.reader.clone(), self.job.clone());
+        let (reader, job, totals) = (self.reader.clone(), self.job.clone(), self.totals.clone());
+        let survey = self.survey;
         // A task of its own, so that it goes on while the planner plans.
-        let fetch = tokio::spawn(async move { window.fetch(&reader, &job).await });
+        let fetch = tokio::spawn(async move {
+            let window = if survey {
+                let (reader, job) = (reader.clone(), job.clone());
+                guard::blocking(move || window.survey(&reader, &totals, &job)).await?
+            } else {
+                window
+            };
+            window.fetch(&reader, &job).await
+        });
         let fetch = tokio_util::task::AbortOnDropHandle::new(fetch);
         self.fetching.push_back(Box::pin(async move {
             fetch.await.unwrap_or_else(|ended| match ended.try_into_panic() {

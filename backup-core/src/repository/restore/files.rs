@@ -91,11 +91,37 @@ impl RestoringEntry {
         self.piece_done(state, totals, job);
     }
 
+    /// Reads what stands where a piece is to be written; whether there is as much.
+    pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> bool {
+        let mut state = self.lock();
+        let Phase::Open(writer) = &mut state.phase else { return false };
+        let end = offset.saturating_add(buffer.len() as u64);
+        end <= writer.existing_len() && writer.read_exact_at(buffer, offset).is_ok()
+    }
+
+    /// A piece of `len` bytes was found where it is to stand.
+    pub(crate) fn stands(&self, len: u64, totals: &Totals, job: &JobContext) {
+        totals.bytes_unchanged(len);
+        self.piece_done(self.lock(), totals, job);
+    }
+
     /// Gives the entry up: a piece of it cannot be had.
     pub(crate) fn fail_piece(&self, reason: &str, totals: &Totals, job: &JobContext) {
         let mut state = self.lock();
         self.give_up(&mut state, reason, totals, job);
         self.piece_done(state, totals, job);
+    }
+
+    /// Called once all pieces were announced, where some are under way for sure: whoever writes the last one finishes the
+    /// entry, which so is open no longer than need be. False if [`all_announced`](Self::all_announced) must be called.
+    pub(crate) fn leave_to_pieces(&self) -> bool {
+        // Whoever holds the lock may be writing, and a planner does not wait for that.
+        let Ok(mut state) = self.state.try_lock() else { return false };
+        let under_way = state.left > 1;
+        if under_way {
+            state.left = state.left.saturating_sub(1);
+        }
+        under_way
     }
 
     /// Called once all pieces were announced; an entry without any is finished here.
@@ -174,7 +200,7 @@ impl Drop for RestoringEntry {
         // The job was stopped: what is incomplete must not pass for whole.
         let state = self.state.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Phase::Open(writer) = std::mem::replace(&mut state.phase, Phase::Failed) {
-            writer.abort();
+            writer.suspend();
         }
     }
 }

@@ -41,11 +41,12 @@ pub(crate) struct Piece {
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     pub(crate) pieces: Vec<Piece>,
-    /// Entries all of whose pieces stand in this window or before.
+    /// Entries to be ended here, once the pieces are written: those without any, above all.
     pub(crate) announced: Vec<Arc<RestoringEntry>>,
     /// Content that stands in the entries themselves.
     pub(crate) inline: Vec<(Arc<RestoringEntry>, Box<[u8]>)>,
     bytes: usize,
+    entries: usize,
     /// The frames that the pieces need, by pack and ordinal, and their length together.
     frames: HashSet<(u32, u32)>,
     stored_bytes: u64,
@@ -77,21 +78,25 @@ impl Window {
         if self.pieces.len() >= WINDOW_PIECES {
             return true;
         }
-        let beyond = self.bytes >= 2 * WINDOW_BYTES || self.entries() >= 2 * WINDOW_ENTRIES;
+        let beyond = self.bytes >= 2 * WINDOW_BYTES || self.entries >= 2 * WINDOW_ENTRIES;
         if self.frames.contains(&(row.pack, row.frame)) || self.pieces.is_empty() {
             return beyond;
         }
         let stored = self.stored_bytes.saturating_add(stored_len);
-        stored > WINDOW_STORED_BYTES || self.bytes >= WINDOW_BYTES || self.entries() >= WINDOW_ENTRIES
+        stored > WINDOW_STORED_BYTES || self.bytes >= WINDOW_BYTES || self.entries >= WINDOW_ENTRIES
     }
 
     /// Whether entries without content have filled the window.
     pub(crate) fn is_full(&self) -> bool {
-        self.entries() >= 2 * WINDOW_ENTRIES
+        self.entries >= 2 * WINDOW_ENTRIES
     }
 
-    fn entries(&self) -> usize {
-        self.announced.len()
+    /// Takes an entry all of whose pieces were named.
+    pub(crate) fn announce(&mut self, entry: Arc<RestoringEntry>) {
+        self.entries = self.entries.saturating_add(1);
+        if !entry.leave_to_pieces() {
+            self.announced.push(entry);
+        }
     }
 
     pub(crate) fn push(&mut self, piece: Piece, stored_len: u64) {

@@ -4,9 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 
 use super::refused;
@@ -23,8 +23,19 @@ const SHARD_DIRECTORIES: usize = 8;
 #[derive(Debug)]
 pub(in crate::target) struct Directory {
     fd: OwnedFd,
+    device: u64,
+    /// New files in it are of this group.
+    group: Option<Gid>,
+    mount: OnceLock<MountId>,
     /// What is made in it takes its group or its default access list: both must be set even where they look right.
     pub(super) passes_on: bool,
+}
+
+/// A mount of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MountId {
+    device: u64,
+    mount: u64,
 }
 
 /// The root and what was opened below it lately.
@@ -49,14 +60,28 @@ impl AsFd for Directory {
 }
 
 impl Directory {
-    fn new(fd: OwnedFd, stat: &Stat) -> Self {
+    pub(super) fn new(fd: OwnedFd, stat: &Stat) -> Self {
         let mut path = own_path(&fd);
         path.push(0);
         let path = std::ffi::CStr::from_bytes_with_nul(&path).unwrap_or(c"");
         let default_list =
             rustix::fs::getxattr_query(path, c"system.posix_acl_default").is_ok_and(|len| len > 0);
-        let passes_on = stat.st_mode & 0o2000 != 0 || default_list;
-        Self { fd, passes_on }
+        let group = (stat.st_mode & 0o2000 != 0).then(|| Gid::from_raw(stat.st_gid));
+        let passes_on = group.is_some() || default_list;
+        Self { fd, device: stat.st_dev, group, mount: OnceLock::new(), passes_on }
+    }
+
+    /// The group that new files in it take from it, if they do.
+    pub(super) fn group(&self) -> Option<Gid> {
+        self.group
+    }
+
+    /// What a file can be moved within: one mount of one file system.
+    pub(super) fn mount(&self) -> MountId {
+        *self.mount.get_or_init(|| {
+            let stat = rustix::fs::statx(&self.fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+            MountId { device: self.device, mount: stat.map_or(0, |stat| stat.stx_mnt_id) }
+        })
     }
 }
 
@@ -75,6 +100,17 @@ impl Beneath {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             stepwise: AtomicBool::new(false),
         })
+    }
+
+    /// Whether nothing stands in the root yet, as far as can be seen.
+    pub(super) fn is_empty(&self) -> bool {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(root) = rustix::fs::openat(&self.root, c".", flags, Mode::empty()) else { return false };
+        let Ok(entries) = rustix::fs::Dir::read_from(&root) else { return false };
+        let mut others = entries.filter(
+            |entry| !matches!(entry, Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..")),
+        );
+        others.next().is_none()
     }
 
     /// Makes everything below the root durable.

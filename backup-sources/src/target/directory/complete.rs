@@ -7,7 +7,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::attributes::{self, Place, Wanted, note};
-use super::writer::make_room;
+use super::beneath::Directory;
+use super::meet::make_room;
 use super::{Opened, Overwrite, refused};
 use crate::system::{describe, file_type, modified};
 
@@ -94,7 +95,15 @@ fn link(opened: &Opened, wanted: &Wanted, to: &EntryName) -> io::Result<()> {
         if keep || (stat.st_dev, stat.st_ino) == (target.st_dev, target.st_ino) {
             return Ok(());
         }
-        make_room(&directory, name, &stat)?;
+        if file_type(&stat) == FileType::Directory {
+            make_room(&directory, name, &stat)?;
+            continue;
+        }
+        let make = |place: &Directory, temporary: &[u8]| {
+            rustix::fs::linkat(&*source, to.file_name(), place, temporary, AtFlags::empty())
+        };
+        opened.staging.replace(&opened.beneath, &directory, &wanted.name, make)?;
+        return Ok(());
     }
     Err(refused("what stands there is changed by others all the time"))
 }

@@ -3,10 +3,13 @@
 mod attributes;
 mod beneath;
 mod complete;
+mod content;
 mod left;
 mod locks;
+mod meet;
 mod names;
 mod node;
+mod staging;
 mod writer;
 
 use std::io;
@@ -24,6 +27,9 @@ pub(super) use beneath::Beneath;
 use left::LeftOwners;
 use locks::Locks;
 use names::Numbers;
+pub use staging::PARTIAL;
+use staging::Staging;
+pub(super) use staging::is_reserved;
 
 /// What happens to what stands already where an entry is to be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,6 +74,14 @@ pub enum Owner {
 /// attributes and inode flags; owners and the set-id bits as [`Owner`] says; devices only if asked for, by root. Owners
 /// are those who have the names here that they had there; numbers count where nobody has. What stands in the directory
 /// and not in the snapshot is left alone. At the end everything is made durable.
+///
+/// At any moment a name means what stood there before or what is restored, also if the process is killed: what replaces
+/// something, and what is long, is written in a directory [`PARTIAL`] of the target and moved to its name when it is whole,
+/// with its metadata. A file that cannot be restored leaves the former one as it was. Two things are less than that: in a
+/// target that was empty new short files are written at their names, open to nobody else and without their time until they
+/// are whole; and where a file is to become a directory the file goes first. Files of 8 MiB and more get their space before
+/// anything is written, where the file system can do that. After a restore that was killed or stopped [`PARTIAL`] stays.
+/// The next one into the same directory continues what it holds and removes it at its end.
 ///
 /// What may not be set is named, and the rest is set all the same. Flags that forbid changes (immutable, append only)
 /// come last of all. They are taken away first from what has them already and is to have them again; what somebody
@@ -114,6 +128,9 @@ struct Opened {
     numbers: Numbers,
     locks: Locks,
     left_owners: LeftOwners,
+    staging: Staging,
+    /// Nothing stood in it when it was begun.
+    was_empty: bool,
 }
 
 impl DirectoryTarget {
@@ -196,6 +213,10 @@ impl Opened {
         };
         let (euid, egid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let numbers = if settings.numeric { Numbers::default() } else { Numbers::of(names) };
+        let was_empty = beneath.is_empty();
+        let staging = Staging::find(&beneath).map_err(|error| {
+            Error::io(format!("what an earlier restore left in `{}` cannot be used", root.display()), error)
+        })?;
         Ok(Self {
             beneath,
             settings,
@@ -205,6 +226,8 @@ impl Opened {
             numbers,
             locks: Locks::default(),
             left_owners: LeftOwners::default(),
+            staging,
+            was_empty,
         })
     }
 }
@@ -226,8 +249,16 @@ impl Target for DirectoryTarget {
         self.opened.set(Arc::new(opened)).map_err(|_| Error::internal("the target was begun twice"))
     }
 
+    fn holds_content(&self) -> bool {
+        self.opened.get().is_some_and(|opened| !opened.was_empty)
+    }
+
     async fn entry(&self, entry: &Entry) -> Result<Writer> {
         let opened = self.opened()?;
+        if is_reserved(&entry.name) {
+            let why = format!("a restore keeps the name `{PARTIAL}` for what it has not finished yet");
+            return Ok(Writer::blocking(move || Err::<node::NodeWriter, _>(refused(why))));
+        }
         let wanted = Wanted::new(entry, &opened);
         if entry.kind == EntryKind::Directory && wanted.is_locked() {
             // Before anything is put into it; the few that there are may be waited for.
@@ -260,6 +291,7 @@ impl Target for DirectoryTarget {
         let root = self.root.clone();
         blocking(move || {
             let failed = opened.locks.set(&opened.beneath);
+            opened.staging.sweep();
             opened
                 .beneath
                 .sync()
@@ -271,6 +303,13 @@ impl Target for DirectoryTarget {
 
     fn notes(&self) -> Vec<String> {
         self.opened.get().and_then(|opened| opened.left_owners.note()).into_iter().collect()
+    }
+}
+
+impl Opened {
+    /// Whether holes are left where the entry has zeros.
+    fn is_sparse(&self, wanted: &Wanted) -> bool {
+        wanted.sparse && !self.settings.dense
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::attributes::{self, Place, Wanted, note};
 use super::beneath::{Directory, own_path};
-use super::writer::make_room;
+use super::meet::make_room;
 use super::{Opened, Overwrite, refused};
 use crate::system::{file_type, modified};
 
@@ -65,7 +65,12 @@ pub(super) fn make(opened: &Opened, wanted: &Wanted, kind: &EntryKind) -> io::Re
             apply(opened, wanted, &node, kind, &mut notes);
             return Ok(NodeWriter { notes });
         }
-        make_room(&directory, name, &stat)?;
+        if file_type(&stat) == FileType::Directory {
+            make_room(&directory, name, &stat)?;
+            continue;
+        }
+        let make = |place: &Directory, temporary: &[u8]| create(place, temporary, kind);
+        opened.staging.replace(&opened.beneath, &directory, &wanted.name, make)?;
     }
     Err(refused("what stands there is changed by others all the time"))
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use backup_core::repository::Snapshot;
 use backup_core::{Entry, EntryKind, EntryName, JobContext, Timestamp};
+use backup_sources::target::PARTIAL;
 use rustix::fs::{FileType, Stat};
 use serde_json::{Value, json};
 
@@ -150,6 +151,10 @@ impl Plan {
         let name = directory.name.as_ref().map(EntryName::as_bytes).unwrap_or_default();
         // A directory that is not there, or is a link, has nothing to delete.
         for child in extra::children(to, name).unwrap_or_default() {
+            // Left by a restore that was killed: this one goes on with it, and removes it.
+            if name.is_empty() && child == PARTIAL.as_bytes() {
+                continue;
+            }
             if !directory.children.contains(&child) {
                 self.extra.push(if name.is_empty() { child } else { [name, b"/", &child].concat() });
             }
