@@ -28,6 +28,7 @@ mod known;
 mod listing;
 mod merge;
 mod outcomes;
+mod pieces;
 mod reader;
 mod repair;
 mod restore;
@@ -39,6 +40,7 @@ mod source;
 mod stats;
 mod store;
 mod tree;
+mod tree_view;
 mod verify;
 mod views;
 
@@ -46,9 +48,11 @@ pub use backup::{BackupOptions, ParentChoice};
 pub use diff::{Change, ChangeKind, DiffStream};
 pub use entries::EntryStream;
 pub use file::StoredFile;
+pub use pieces::{Piece, PieceReader};
 pub use restore::{RestoreOptions, Selection};
 pub use snapshot::Snapshot;
 pub use source::SnapshotSource;
+pub use tree_view::{Children, SnapshotTree, TreeEntry};
 pub use verify::{VerifyLevel, VerifyOptions, verify_keyless};
 
 use frames::FrameCache;

@@ -44,6 +44,15 @@ fn all(
     is_send(snapshot.entry(name, job));
     is_send(snapshot.open(stored, job));
     is_send(snapshot.source());
+    is_send(snapshot.tree(job));
+    is_send(async {
+        let tree = snapshot.tree(job).await?;
+        tree.children(None, job).next().await?;
+        let file = tree.open(stored, job);
+        let pieces = file.pieces(0..1).await?;
+        file.read(&pieces[0]).await?;
+        tree.entry(name, job).await
+    });
     is_send(async {
         let mut entries = snapshot.entries(None, job).await?;
         entries.next().await?;

@@ -99,7 +99,7 @@ impl EntryStream {
 }
 
 /// A page of a tree and where it stands: which names it may hold.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) page: PageRef,
     /// Branches below it.
@@ -107,7 +107,7 @@ pub(crate) struct Place {
     /// Its first name; not known of a root.
     first: Option<EntryName>,
     /// The name that all of its names stand before; none at the end of the tree.
-    until: Option<EntryName>,
+    pub(crate) until: Option<EntryName>,
 }
 
 /// What a page refers to.

@@ -7,6 +7,7 @@ use super::file::StoredFile;
 use super::frames::missing;
 use super::reader::Reader;
 use super::source::SnapshotSource;
+use super::tree_view::SnapshotTree;
 use super::{Repository, guard};
 use crate::format::document::SnapshotDocument;
 use crate::format::entries::StoredEntry;
@@ -69,6 +70,11 @@ impl Snapshot {
             Ok(StoredFile::new(self.reader(job).await?, stored.content.clone(), job.clone()))
         })
         .await
+    }
+
+    /// This snapshot as a tree of directories, to look around in: what one directory holds, what stands under a name.
+    pub async fn tree(&self, job: &JobContext) -> Result<SnapshotTree> {
+        guard::run(job, async move { Ok(SnapshotTree::new(self.reader(job).await?, self)) }).await
     }
 
     /// This snapshot as a source, to back it up into another repository.
