@@ -30,6 +30,8 @@
 //! | [`TarTarget`] | a tar archive |
 //! | [`WriterTarget`] | the content of one or all files |
 //!
+//! With the feature `fuse`, `mount` shows all snapshots of a repository as a file system, on Linux.
+//!
 //! A target leaves alone what a snapshot does not have; [`DeletePlanner`] finds that, and its plan deletes it.
 
 mod acl;
@@ -37,6 +39,8 @@ pub mod command;
 pub mod files;
 mod flags;
 pub mod memory;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+pub mod mount;
 pub mod reader;
 mod register;
 mod system;

@@ -103,6 +103,9 @@ pub enum Command {
     Cat(commands::cat::Args),
     /// Compare two snapshots
     Diff(commands::diff::Args),
+    /// Show all snapshots as a file system, read-only, until it is unmounted
+    #[cfg(all(feature = "mount", target_os = "linux"))]
+    Mount(commands::mount::Args),
     /// Write a snapshot, or a part of it, below a directory
     Restore(commands::restore::Args),
     /// Check that what is stored is what was stored

@@ -11,6 +11,8 @@ pub mod init;
 pub mod key;
 pub mod list;
 pub mod ls;
+#[cfg(all(feature = "mount", target_os = "linux"))]
+pub mod mount;
 pub mod repair;
 pub mod restore;
 pub mod run;
@@ -37,6 +39,8 @@ pub async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Find(args) => find::run(args, context).await,
         Command::Cat(args) => cat::run(args, context).await,
         Command::Diff(args) => diff::run(args, context).await,
+        #[cfg(all(feature = "mount", target_os = "linux"))]
+        Command::Mount(args) => self::mount::run(args, context).await,
         Command::Restore(args) => restore::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
         Command::Repair(Repair::Index(args)) => repair::index(args, context).await,
