@@ -120,6 +120,10 @@ pub struct RestoreReport {
     /// What the target left out as a whole, in words: no failure of single entries.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// The snapshot that was made before of what the restore replaces or deletes, where one was asked for and there was
+    /// anything; set by who makes it.
+    #[serde(default)]
+    pub safety_snapshot: Option<SnapshotId>,
     /// How long it took.
     pub duration_seconds: f64,
 }

@@ -32,6 +32,7 @@ mod pieces;
 mod reader;
 mod repair;
 mod restore;
+mod same;
 mod scratch;
 mod segment;
 mod sets;

@@ -32,7 +32,8 @@
 //!
 //! With the feature `fuse`, `mount` shows all snapshots of a repository as a file system, on Linux.
 //!
-//! A target leaves alone what a snapshot does not have; [`DeletePlanner`] finds that, and its plan deletes it.
+//! A target leaves alone what a snapshot does not have; [`DeletePlanner`] finds that, and its plan deletes it. A snapshot
+//! of a [`ReplacedSource`], made before, has what a restore replaces or deletes.
 
 mod acl;
 pub mod command;
@@ -53,6 +54,6 @@ pub use memory::MemorySource;
 pub use reader::ReaderSource;
 pub use register::register;
 pub use target::{
-    DeletePlan, DeletePlanner, DirectoryTarget, DirectoryTargetBuilder, Overwrite, Owner, PARTIAL, TarTarget,
-    WriterTarget,
+    DeletePlan, DeletePlanner, DirectoryTarget, DirectoryTargetBuilder, Overwrite, Owner, PARTIAL,
+    ReplacedSource, SAFETY, TarTarget, WriterTarget,
 };

@@ -24,6 +24,7 @@ use filter::Filter;
 use roots::Root;
 use run::Base;
 pub(crate) use run::FilesRun;
+pub(crate) use walk::Guide;
 
 /// Files, directories and everything else that a file system holds.
 ///
@@ -240,7 +241,7 @@ impl Source for FilesSource {
                 roots = in_view(roots, view)?;
             }
             let bases = roots.iter().map(base).collect::<Result<Vec<_>>>()?;
-            FilesRun::start(settings, roots, bases, view)
+            FilesRun::start(settings, roots, bases, view, None)
         };
         let run = tokio::task::spawn_blocking(begin)
             .await
@@ -251,6 +252,15 @@ impl Source for FilesSource {
 
 /// Walks all below `root` without a filter, extended attributes and stamps; names start below `root`.
 pub(crate) fn walk_below(root: &Path) -> Result<FilesRun> {
+    start_below(root, false, None)
+}
+
+/// Walks what `guide` lets it see below `root`, with extended attributes; names start below `root`.
+pub(crate) fn walk_guided(root: &Path, guide: Guide) -> Result<FilesRun> {
+    start_below(root, true, Some(guide))
+}
+
+fn start_below(root: &Path, xattrs: bool, guide: Option<Guide>) -> Result<FilesRun> {
     let path = std::path::absolute(root)
         .map_err(|error| Error::io(format!("`{}` cannot be found", root.display()), error))?;
     let path = path.into_os_string().into_encoded_bytes();
@@ -262,11 +272,11 @@ pub(crate) fn walk_below(root: &Path) -> Result<FilesRun> {
         present: Vec::new(),
         larger_than: None,
         one_file_system: false,
-        xattrs: false,
+        xattrs,
         stamps: false,
         hides_views: false,
     };
-    FilesRun::start(settings, vec![root], vec![base], None)
+    FilesRun::start(settings, vec![root], vec![base], None, guide)
 }
 
 /// The roots where they stand in a view.

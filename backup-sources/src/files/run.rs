@@ -10,7 +10,7 @@ use backup_core::{Content, Entry, EntryName, Error, Finished, Item, OwnerNames, 
 use super::Settings;
 use super::content::{self, Expected};
 use super::roots::Root;
-use super::walk::Walk;
+use super::walk::{Guide, Walk};
 use crate::system;
 use crate::view::Taken;
 
@@ -56,11 +56,12 @@ impl FilesRun {
         roots: Vec<Root>,
         bases: Vec<Base>,
         view: Option<Taken>,
+        guide: Option<Guide>,
     ) -> Result<Self> {
         let (sender, batches) = async_channel::bounded(BATCHES_WAITING);
         std::thread::Builder::new()
             .name("backup-walk".into())
-            .spawn(move || walk(Walk::new(settings, roots), &sender))
+            .spawn(move || walk(Walk::new(settings, roots, guide), &sender))
             .map_err(|error| Error::io("the thread that walks the files cannot be started", error))?;
         Ok(Self {
             batches,

@@ -22,9 +22,21 @@ const OPEN_MAX: usize = 64;
 /// The first line of a tag that marks a directory of caches (bford.info/cachedir).
 const CACHEDIR_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
+/// Says of names, which come in order, whether the walk is to see them and what is below.
+pub(crate) struct Guide(Box<Sees>);
+
+type Sees = dyn FnMut(&[u8]) -> bool + Send;
+
+impl Guide {
+    pub(crate) fn new(sees: impl FnMut(&[u8]) -> bool + Send + 'static) -> Self {
+        Self(Box::new(sees))
+    }
+}
+
 /// A walk in progress.
 pub(super) struct Walk {
     settings: Settings,
+    guide: Option<Guide>,
     roots: VecDeque<Root>,
     stack: Vec<Frame>,
     /// The name of the entry in hand.
@@ -56,9 +68,10 @@ struct Frame {
 }
 
 impl Walk {
-    pub(super) fn new(settings: Settings, roots: Vec<Root>) -> Self {
+    pub(super) fn new(settings: Settings, roots: Vec<Root>, guide: Option<Guide>) -> Self {
         Self {
             settings,
+            guide,
             roots: roots.into(),
             stack: Vec::new(),
             name: Vec::new(),
@@ -229,6 +242,12 @@ impl Walk {
         visit: Visit,
         out: &mut Vec<Item>,
     ) -> Option<(OwnedFd, Stat)> {
+        if let Some(Guide(sees)) = &mut self.guide
+            && !visit.explicit
+            && !sees(&self.name)
+        {
+            return None;
+        }
         let flags = if visit.follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
         // The clock is read before the file, so that what happens in between counts as recent.
         let mut seen = metadata::now();

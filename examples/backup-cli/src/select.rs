@@ -2,6 +2,7 @@
 
 use backup_core::repository::Repository;
 use backup_core::{Error, ObjectKey, SnapshotInfo};
+use backup_sources::SAFETY;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -109,7 +110,11 @@ fn find<'a>(snapshots: &'a [SnapshotInfo], text: &str, filter: &Filter) -> Outco
     }
     let mut passing = snapshots.iter().filter(|snapshot| filter.passes(snapshot));
     if text == "latest" {
-        return passing.next_back().ok_or_else(|| Failure::nothing("no snapshot passes the filters"));
+        // What a restore replaced is no later state of anything, unless it is asked for.
+        let asked = filter.source.is_some();
+        return passing
+            .rfind(|snapshot| asked || snapshot.source != SAFETY)
+            .ok_or_else(|| Failure::nothing("no snapshot passes the filters"));
     }
     if text.is_empty() || text.len() > 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let shown = human::name(text);
@@ -188,6 +193,12 @@ mod tests {
         assert_eq!(time("latest", &tag), Ok(20));
         let before = Filter { before: Some("@30".parse().unwrap()), ..Filter::default() };
         assert_eq!(time("latest", &before), Ok(20));
+        let mut saved = snapshot(0xef, 1, 40, "a");
+        saved.source = SAFETY.into();
+        let with_saved = [all[0].clone(), saved];
+        let time = |filter: &Filter| find(&with_saved, "latest", filter).unwrap().time.seconds();
+        let safety = Filter { source: Some(SAFETY.into()), ..Filter::default() };
+        assert_eq!((time(&none), time(&safety)), (10, 40));
         assert_eq!(find(&[], "latest", &none).unwrap_err().exit, Exit::Nothing);
     }
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/dump.rs"]
+mod dump;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -286,4 +288,95 @@ fn a_restore_killed_at_random_shows_the_old_or_the_new_and_its_work_is_reused() 
         assert!(!scratch.path("out").join(PARTIAL).exists());
     }
     assert!(struck >= 3, "most kills came too late: {struck}");
+}
+
+fn names(scratch: &Scratch, id: &str) -> Vec<String> {
+    let listed = scratch.json(0, ["ls", id]);
+    let entries = listed["entries"].as_array().unwrap_or_else(|| panic!("{listed:#}"));
+    entries.iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_restore_that_was_a_mistake_is_undone_by_its_safety_snapshot() {
+    let scratch = Scratch::with_repository();
+    let tree = scratch.path("tree");
+    fs::create_dir_all(tree.join("same/deep")).unwrap();
+    fs::write(tree.join("same/deep/file"), "the same in both").unwrap();
+    fs::write(tree.join("long"), pseudo_random(9_000_000, 1)).unwrap();
+    for name in ["linked", "mode", "sneaky"] {
+        fs::write(tree.join(name), name).unwrap();
+    }
+    fs::hard_link(tree.join("linked"), tree.join("linked again")).unwrap();
+    symlink("a.txt", tree.join("pointer")).unwrap();
+    let id = scratch.json(0, ["create", "files", "tree"])["snapshot"].as_str().unwrap().to_owned();
+    common::odd::sh("cp -a tree original", &scratch.path(""));
+
+    // A day's work, which a restore of the older state destroys.
+    let script = "echo more >> deep/deeper/c.txt; chmod 640 mode; rm link; ln -s elsewhere link; \
+                  echo other > linked; rm a.txt; mkdir a.txt; rm pointer; echo 'a file now' > pointer; \
+                  mkdir -p added/with; echo x > added/with/file; ln added/with/file added/again; echo x > deep/added; \
+                  touch -r sneaky stamp; printf SNEAKY > sneaky; touch -r stamp sneaky; rm stamp; rmdir a.txt; \
+                  echo alpha2 > a.txt; setfattr -n user.note -v x deep/b.bin; touch -d 2001-01-01 deep/deeper .";
+    common::odd::sh(script, &tree);
+    let file = fs::OpenOptions::new().write(true).open(tree.join("long")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"changed", 5_000_000).unwrap();
+    let before = dump::dump(&tree);
+
+    let restored = scratch.json(0, ["restore", "latest", "--to", ".", "--delete", "--safety-snapshot"]);
+    let safety = restored["safety_snapshot"].as_str().unwrap_or_else(|| panic!("{restored:#}")).to_owned();
+    assert_eq!(dump::dump(&tree), dump::dump(&scratch.path("original")), "it is the older state");
+    let expected = [
+        "tree",
+        "tree/a.txt",
+        "tree/added",
+        "tree/added/again",
+        "tree/added/with",
+        "tree/added/with/file",
+        "tree/deep",
+        "tree/deep/added",
+        "tree/deep/b.bin",
+        "tree/deep/deeper",
+        "tree/deep/deeper/c.txt",
+        "tree/link",
+        "tree/linked",
+        "tree/linked again",
+        "tree/long",
+        "tree/mode",
+        "tree/pointer",
+        "tree/sneaky",
+    ];
+    assert_eq!(
+        names(&scratch, &safety),
+        expected,
+        "exactly what was replaced or deleted, and the directories above"
+    );
+    let shown = scratch.json(0, ["show", &safety]);
+    assert!(shown.to_string().contains("\"safety\"") && shown.to_string().contains(&id), "{shown:#}");
+
+    // What was saved is no later state: the latest is still what was backed up.
+    let again = scratch.json(0, ["restore", "latest", "--to", ".", "--delete", "--safety-snapshot"]);
+    assert_eq!(again["safety_snapshot"], Value::Null, "{again:#}");
+    assert_eq!(scratch.json(0, ["list"])["snapshots"].as_array().unwrap().len(), 2);
+
+    // Also with --delete the way back deletes nothing: it has only a part.
+    let back = scratch.json(0, ["restore", &safety, "--to", ".", "--delete"]);
+    assert_eq!((&back["failed"], &back["deleted"]), (&serde_json::json!([]), &serde_json::json!([])));
+    assert_eq!(dump::dump(&tree), before);
+}
+
+#[test]
+fn a_restore_whose_safety_snapshot_cannot_hold_everything_does_not_begin() {
+    let scratch = Scratch::with_repository();
+    scratch.ok(["create", "files", "tree"]);
+    fs::write(scratch.path("tree/a.txt"), "mine").unwrap();
+    common::odd::sh(
+        "chmod -R a+rwX . && chmod 0 tree/a.txt && chown -R nobody tree 2>/dev/null || true",
+        &scratch.path(""),
+    );
+    let arguments = ["restore", "latest", "--to", ".", "--safety-snapshot", "--no-cache"];
+    let ran = common::run(&mut scratch.command_of_nobody(arguments));
+    assert_eq!(ran.code, 1, "{ran:#?}");
+    assert!(ran.err.contains("nothing was restored") && ran.err.contains("a.txt"), "{ran:#?}");
+    common::odd::sh("chmod 600 tree/a.txt", &scratch.path(""));
+    assert_eq!(fs::read_to_string(scratch.path("tree/a.txt")).unwrap(), "mine");
 }

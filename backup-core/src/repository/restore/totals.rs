@@ -85,6 +85,7 @@ impl Totals {
             bytes_unchanged: load(&self.bytes_unchanged),
             failed: std::mem::take(&mut *self.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())),
             notes,
+            safety_snapshot: None,
             duration_seconds: elapsed.as_secs_f64(),
         }
     }

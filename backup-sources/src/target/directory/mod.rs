@@ -2,6 +2,7 @@
 
 mod attributes;
 mod beneath;
+mod compare;
 mod complete;
 mod content;
 mod left;
@@ -17,13 +18,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
+use backup_core::repository::{Selection, Snapshot};
 use backup_core::{
-    Entry, EntryKind, Error, JobContext, OwnerNames, Result, Skipped, Target, WriteOrder, Writer,
+    Entry, EntryKind, EntryName, Error, JobContext, OwnerNames, Result, Skipped, Target, WriteOrder, Writer,
 };
 
+use super::ReplacedSource;
 use crate::system;
 use attributes::Wanted;
 pub(super) use beneath::Beneath;
+pub(super) use compare::{Comparing, Restoring};
 use left::LeftOwners;
 use locks::Locks;
 use names::Numbers;
@@ -149,6 +153,37 @@ impl DirectoryTarget {
         &self.root
     }
 
+    /// What a restore of `select` of `snapshot` into this target would replace, and what stands at the names `deleted` and
+    /// below, as a source. A snapshot of it, made before the restore, is a way back: restored into the same directory it
+    /// brings back what was there.
+    ///
+    /// ```no_run
+    /// # use backup_core::repository::{Repository, RestoreOptions, Snapshot};
+    /// # async fn example(repository: Repository, snapshot: Snapshot) -> backup_core::Result<()> {
+    /// use backup_core::{BackupOptions, JobContext};
+    /// use backup_sources::DirectoryTarget;
+    ///
+    /// let (job, target) = (JobContext::new(), DirectoryTarget::new("/srv/data"));
+    /// let options = RestoreOptions::default();
+    /// let replaced = target.replaced(&snapshot, &options.select, Vec::new());
+    /// let safety = match replaced.is_empty(&job).await? {
+    ///     true => None,
+    ///     false => repository.backup(&replaced, &BackupOptions::default(), &job).await?.snapshot,
+    /// };
+    /// repository.restore(&snapshot, &target, &options, &job).await?;
+    /// println!("the way back is {safety:?}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn replaced(
+        &self,
+        snapshot: &Snapshot,
+        select: &Selection,
+        deleted: Vec<EntryName>,
+    ) -> ReplacedSource {
+        ReplacedSource::new(self.root.clone(), Restoring(self.settings), snapshot, select, deleted)
+    }
+
     fn opened(&self) -> Result<Arc<Opened>> {
         self.opened.get().cloned().ok_or_else(|| Error::internal("the target was not begun"))
     }
@@ -206,13 +241,9 @@ impl Opened {
         let beneath = Beneath::open(root).map_err(|error| {
             Error::io(format!("the target directory `{}` cannot be opened", root.display()), error)
         })?;
-        let owners = match settings.owner {
-            Owner::Auto => system::is_root(),
-            Owner::Restore => true,
-            Owner::Ignore => false,
-        };
+        let owners = settings.sets_owners();
         let (euid, egid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let numbers = if settings.numeric { Numbers::default() } else { Numbers::of(names) };
+        let numbers = settings.numbers(names);
         let was_empty = beneath.is_empty();
         let staging = Staging::find(&beneath).map_err(|error| {
             Error::io(format!("what an earlier restore left in `{}` cannot be used", root.display()), error)
@@ -314,6 +345,18 @@ impl Opened {
 }
 
 impl Settings {
+    fn sets_owners(self) -> bool {
+        match self.owner {
+            Owner::Auto => system::is_root(),
+            Owner::Restore => true,
+            Owner::Ignore => false,
+        }
+    }
+
+    fn numbers(self, names: &OwnerNames) -> Numbers {
+        if self.numeric { Numbers::default() } else { Numbers::of(names) }
+    }
+
     /// Whether something of another kind makes room.
     fn replaces(self) -> bool {
         matches!(self.overwrite, Overwrite::Always | Overwrite::IfChanged)

@@ -22,6 +22,7 @@ mod below;
 mod compare;
 mod extra;
 mod plan;
+mod safety;
 
 /// Options of `restore`.
 #[derive(Debug, clap::Args)]
@@ -41,6 +42,10 @@ pub struct Args {
     /// Delete what stands in restored directories and is not in the snapshot
     #[arg(long)]
     delete: bool,
+    /// Before anything is overwritten or deleted make a snapshot of exactly that, in the same repository: to undo the
+    /// restore, restore that one into the same directory. What the restore adds stays
+    #[arg(long)]
+    safety_snapshot: bool,
     /// Say what would be done, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -135,7 +140,14 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         let chosen = move |entry: &Entry| patterns.iter().any(|pattern| pattern.matches_tree(&entry.name));
         options.select = Selection::Filter(Arc::new(chosen));
     }
+    let safety = if args.safety_snapshot {
+        let deleted = plan.as_ref().map(|plan| plan.extra.as_slice()).unwrap_or_default();
+        safety::make(context, &repository, &target, &snapshot, &options.select, deleted).await?
+    } else {
+        None
+    };
     let mut report = repository.restore(&snapshot, &target, &options, &job).await?;
+    report.safety_snapshot = safety;
     if args.verify {
         let started = std::time::Instant::now();
         report
@@ -172,6 +184,9 @@ fn finish(context: &mut Context, report: &RestoreReport, removed: &Removed) -> O
                 human::name(&item.name),
                 human::name(&item.reason)
             ));
+        }
+        if let Some(id) = report.safety_snapshot {
+            context.console.say(format_args!("what was replaced is in the snapshot {id}"));
         }
         for note in &report.notes {
             context.console.say(format_args!("note: {}", human::name(note)));

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use backup_core::repository::Snapshot;
 use backup_core::{Entry, EntryKind, EntryName, JobContext, Timestamp};
-use backup_sources::target::PARTIAL;
+use backup_sources::{PARTIAL, SAFETY};
 use rustix::fs::{FileType, Stat};
 use serde_json::{Value, json};
 
@@ -175,6 +175,10 @@ struct Roots(Vec<Option<EntryName>>);
 impl Roots {
     fn of(snapshot: &Snapshot) -> Self {
         let info = snapshot.info();
+        // A part of what stood there, and never all of it.
+        if info.source == SAFETY {
+            return Self(Vec::new());
+        }
         if info.source != "files" {
             return Self(vec![None]);
         }
