@@ -33,7 +33,7 @@ pub const INLINE_CHUNKS_MAX: usize = 32;
 /// Plaintext after which a page is cut wherever it is.
 pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 /// Plaintext that a page has at least, unless it is the last.
-pub const PAGE_BYTES_MIN: usize = 8 * 1024;
+pub const PAGE_BYTES_MIN: usize = 512;
 /// Rows that a page has at most.
 pub const PAGE_ROWS_MAX: usize = 64 * 1024;
 /// Bytes of all names in one entry page, written out, though each is stored by its difference from the one before.

@@ -21,7 +21,7 @@ use backup_core::{
 use backup_sinks::MemorySink;
 use backup_sources::FilesSource;
 use bytes::Bytes;
-use common::{BOTH, Protect, Rng, SMALL, TestEntry, TestSource, in_memory, random, text, tree};
+use common::{BOTH, Protect, Rng, SMALL, TestEntry, TestSource, in_memory, objects, random, text, tree};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -108,6 +108,32 @@ async fn one_changed_file_in_a_directory_of_100_000_stores_little_beyond_its_chu
     let before = sink.total_bytes();
     setup.store(&TestSource::new(entries)).await;
     assert!(sink.total_bytes() - before < 128 * KIB);
+}
+
+#[tokio::test]
+async fn one_entry_in_a_hundred_changed_evenly_writes_less_than_a_quarter_of_the_pages_again() {
+    let (setup, sink) = in_memory(Protect::Encrypted, ChunkerParameters::default()).await;
+    let file = |number: u64, version: u64| {
+        let name =
+            format!("tree/{:03}/{:02}/file-{}.txt", number / 400, number / 20 % 20, number * 37 % 1009);
+        TestEntry::file(&name, random(number + version, 120)).stamped()
+    };
+    let pages = async || {
+        let all = objects(&sink).await;
+        all.iter()
+            .filter(|(key, _)| key.starts_with("meta/"))
+            .map(|(_, bytes)| bytes.len() as u64)
+            .sum::<u64>()
+    };
+    setup.store(&TestSource::new((0..20_000).map(|number| file(number, 0)).collect())).await;
+    let whole = pages().await;
+    let changed = |number: u64| if number % 100 == 50 { 1_000_000 } else { 0 };
+    let source = TestSource::new((0..20_000).map(|number| file(number, changed(number))).collect());
+    setup.store(&source).await;
+    assert_eq!(source.opened(), 200);
+    let again = pages().await - whole;
+    println!("{again} bytes of pages again of {whole}");
+    assert!(again < whole / 4, "{again} of {whole}");
 }
 
 /// Incompressible content that is made as it is read.

@@ -14,8 +14,10 @@ pub(crate) trait PageSink {
     fn put_page(&mut self, page: &[u8]) -> Result<PageRef>;
 }
 
-/// One in so many names ends a page of entries.
-const ENTRY_CUT_MASK: u64 = 0x1ff;
+/// One in so many names ends a page of entries, which then has some twenty: a change of one entry in a hundred, evenly
+/// spread, writes one page in six again. Larger pages would be written nearly all; of smaller ones the references would
+/// weigh more than what they spare.
+const ENTRY_CUT_MASK: u64 = 0x7;
 /// One in so many chunks ends a page of a chunk list.
 const CHUNK_CUT_MASK: u64 = 0xff;
 /// One in so many pages ends a branch.
