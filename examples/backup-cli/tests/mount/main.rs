@@ -9,7 +9,5 @@
 mod common;
 #[path = "../common/dump.rs"]
 mod dump;
-mod ending;
+mod mount;
 mod mounted;
-mod reading;
-mod shown;
