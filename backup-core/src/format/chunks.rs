@@ -123,3 +123,29 @@ impl StoredContent {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::page::finish_page;
+
+    #[test]
+    fn a_page_of_chunks_holds_as_many_as_it_says_and_not_a_byte_more() {
+        let chunks: Vec<_> =
+            (1..=300).map(|n| ChunkRef { id: ChunkId([n as u8; 32]), len: n * 1000 }).collect();
+        let mut rows = Vec::new();
+        chunks.iter().for_each(|chunk| chunk.encode(&mut rows));
+        let page = |count, rows: &[u8]| finish_page(PageKind::Chunks, count, rows);
+        assert_eq!(ChunkRef::decode_page(&page(300, &rows)).unwrap(), chunks);
+        for (count, rows) in [
+            (299, &rows[..]),
+            (301, &rows),
+            (300, &rows[..rows.len() - 1]),
+            (300, &[&rows[..], b"\0"].concat()),
+        ] {
+            let read = ChunkRef::decode_page(&page(count, rows));
+            assert!(read.is_err_and(|error| error.is_corruption()), "{count}");
+        }
+        assert!(ChunkRef::decode_page(&page(usize::MAX, &rows)).is_err());
+    }
+}

@@ -174,3 +174,56 @@ async fn more_objects_than_slots_may_be_are_refused() {
     let error = Keyring::unlock(&sink, &[key_file()], &job).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
 }
+
+#[tokio::test]
+async fn a_slot_that_cannot_be_had_is_passed_over_but_a_store_that_fails_is_not() {
+    let (store, sink) = store();
+    let (job, alice) = (JobContext::new(), key_file());
+    let keyring = Keyring::create(&sink, std::slice::from_ref(&alice), &job).await.unwrap();
+    // Longer than any slot, and before the right one.
+    let stray = ObjectKey::new(format!("keys/1/{:032x}", 0)).unwrap();
+    replace(&store, &stray, vec![b'x'; crate::limits::SLOT_BYTES_MAX + 1]);
+    let unlocked = Keyring::unlock(&sink, std::slice::from_ref(&alice), &job).await.unwrap();
+    assert_eq!(unlocked.repository(), keyring.repository());
+    // A failure of the store says nothing of the slots.
+    let down = Fault::at(1).of(Operation::Get).from_then_on();
+    let failing: Arc<dyn Sink> =
+        Arc::new(FailingSink::over(sink.clone(), [down.with_kind(ErrorKind::Transient)]));
+    let error = Keyring::unlock(&failing, std::slice::from_ref(&alice), &job).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+}
+
+#[tokio::test]
+async fn whose_slots_they_are_is_asked_again_where_the_store_fails() {
+    let ((store, sink), (other, theirs)) = (store(), store());
+    let (job, alice) = (JobContext::new(), key_file());
+    Keyring::create(&sink, std::slice::from_ref(&alice), &job).await.unwrap();
+    Keyring::create(&theirs, &[key_file()], &job).await.unwrap();
+    for (key, bytes) in slots(&other) {
+        replace(&store, &key, bytes);
+    }
+    // Slots of two repositories, and `config`, which tells which of them it is, cannot be read just now.
+    let down = Fault::at(3).of(Operation::Get).from_then_on().with_kind(ErrorKind::Transient);
+    let failing: Arc<dyn Sink> = Arc::new(FailingSink::over(sink.clone(), [down]));
+    let error = Keyring::unlock(&failing, std::slice::from_ref(&alice), &job).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+    // Where there is none, whoever fits is let in.
+    Keyring::unlock(&sink, &[alice], &job).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_slot_s_label_is_what_a_label_may_be() {
+    let (store, sink) = store();
+    let recipient = key_file().with_label("alice").unwrap();
+    Keyring::create(&sink, &[recipient], &JobContext::new()).await.unwrap();
+    let (key, bytes) = slots(&store).remove(0);
+    let name = SlotName::parse(&key).unwrap();
+    let labelled = |label: &str| {
+        let changed = text(&bytes).replace("\"alice\"", &serde_json::to_string(label).unwrap());
+        crate::slot::document::Slot::parse(name, changed.as_bytes())
+    };
+    labelled(&"x".repeat(crate::limits::LABEL_BYTES_MAX)).unwrap();
+    for wrong in ["a\nb", "\u{7}", &"x".repeat(crate::limits::LABEL_BYTES_MAX + 1)] {
+        assert!(labelled(wrong).unwrap_err().is_corruption(), "{wrong:?}");
+    }
+}
