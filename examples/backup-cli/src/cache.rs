@@ -1,6 +1,7 @@
 //! Where copies are kept of what remote repositories are asked for often.
 
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -74,7 +75,7 @@ impl CacheDirectory {
         let (file, lines) = (self.slots_file(name), slots);
         let write = tokio::task::spawn_blocking(move || {
             let directory = file.parent().unwrap_or(&file);
-            std::fs::create_dir_all(directory)?;
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
             let mut aside = tempfile::NamedTempFile::new_in(directory)?;
             for key in lines.iter().take(SLOTS_EXPECTED_MAX) {
                 writeln!(aside, "{key}")?;

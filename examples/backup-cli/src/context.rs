@@ -231,18 +231,21 @@ impl Context {
             _ => failure,
         })?;
         let transforms = self.transform_set()?;
-        let Some(cache) = cache else {
-            let protection = self.unlock(location, &sink).await?;
-            return Ok(Repository::open(sink, protection, transforms, &self.job()).await?);
+        let expected = match &cache {
+            Some(cache) => cache.expected_slots(&location.shown).await,
+            None => Vec::new(),
         };
         // Far away each question that waits for the answer to another costs.
-        let opening =
-            Arc::new(backup_sinks::Opening::over(sink, cache.expected_slots(&location.shown).await));
-        let sink: Arc<dyn Sink> = opening.clone();
+        let opening = Arc::new(backup_sinks::Opening::over(sink, expected));
+        let mut sink: Arc<dyn Sink> = opening.clone();
         let protection = self.unlock(location, &sink).await?;
-        let sink = cache.over(sink, protection.repository()).await?;
+        if let Some(cache) = &cache {
+            sink = cache.over(sink, protection.repository()).await?;
+        }
         let repository = Repository::open(sink, protection, transforms, &self.job()).await?;
-        cache.expect_slots(&location.shown, opening.slots()).await;
+        if let Some(cache) = &cache {
+            cache.expect_slots(&location.shown, opening.slots()).await;
+        }
         Ok(repository)
     }
 

@@ -86,12 +86,16 @@ async fn a_repository_in_s3_is_used_like_any_other() {
     let cached = requests(&["--cache-dir", "cache", "verify", "--level", "checksum"]).await;
     assert_eq!(verifying, cached, "verify read copies");
 
-    // Copies are for their owner, below the repository's own name.
-    let entries: Vec<_> = std::fs::read_dir(remote.scratch.path("cache")).unwrap().collect();
-    assert_eq!(entries.len(), 1);
-    let directory = entries.into_iter().next().unwrap().unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::mode(&directory.metadata().unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o700);
+    // Copies are for their owner: those of objects below the repository's own name, and the names of its key slots.
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(remote.scratch.path("cache")).unwrap() {
+        let directory = entry.unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&directory.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o700, "{directory:?}");
+        names.push(directory.file_name().into_string().unwrap());
+    }
+    names.sort_by_key(String::len);
+    assert!(names.len() == 2 && names[0] == "slots" && names[1].len() > 30, "{names:?}");
     // A cache that was asked for and cannot be is an error.
     let ran = remote.run(&["--cache-dir", "key", "ls", "latest"]).await.expect(1);
     assert!(ran.err.contains("copies"), "{ran:?}");

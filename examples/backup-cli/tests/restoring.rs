@@ -184,16 +184,27 @@ fn start(scratch: &Scratch) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
+/// The bytes that a file holds; what is allocated or left out holds nothing.
+fn written(file: &Path) -> u64 {
+    const STEP: u64 = 65_536;
+    let Ok(file) = fs::File::open(file) else { return 0 };
+    let len = file.metadata().map_or(0, |meta| meta.len());
+    let is_written = |step: &u64| {
+        let mut some = [0; 16];
+        let read = std::os::unix::fs::FileExt::read_at(&file, &mut some, step * STEP);
+        read.is_ok() && some != [0; 16]
+    };
+    (0..len / STEP).filter(is_written).count() as u64 * STEP
+}
+
 /// Starts a restore and waits until files that are under way hold some megabytes.
 fn under_way(scratch: &Scratch) -> Child {
     let mut child = start(scratch);
     let began = Instant::now();
     loop {
-        let held = fs::read_dir(scratch.path("out").join(PARTIAL)).map_or(0, |entries| {
-            let bytes = entries.flatten().filter_map(|entry| Some(entry.metadata().ok()?.len()));
-            bytes.max().unwrap_or(0)
-        });
-        if held >= 16_000_000 {
+        let held = fs::read_dir(scratch.path("out").join(PARTIAL))
+            .map_or(0, |entries| entries.flatten().map(|entry| written(&entry.path())).max().unwrap_or(0));
+        if held >= 24_000_000 {
             return child;
         }
         assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60), "{held}");

@@ -15,7 +15,7 @@ use crate::{init, long, try_all};
 
 /// Without `BACKUP_LONG=1`, one in so many points of each manner is tried, and with it one in a few; primes, so that they go
 /// through all calls. The server is in Python and answers some four hundred requests a second, of which a point takes five hundred.
-const ONE_IN: usize = 307;
+const ONE_IN: usize = 251;
 const ONE_IN_LONG: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

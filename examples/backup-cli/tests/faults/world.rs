@@ -117,7 +117,11 @@ impl World {
             let to = self.scratch().path().display().to_string();
             self.ok(&sink, &["--cache-dir", &copies, "restore", id, "--to", &to]).await;
         }
-        let count = std::fs::read_dir(directory_in(&self.path("copies")).unwrap()).unwrap().count();
+        let directories = directories_in(&self.path("copies"));
+        let (slots, copies): (Vec<_>, Vec<_>) =
+            directories.into_iter().partition(|directory| directory.ends_with("slots"));
+        assert_eq!((slots.len(), copies.len()), (1, 1));
+        let count = std::fs::read_dir(&copies[0]).unwrap().count();
         let kept = |key: &&ObjectKey| {
             ["index/", "meta/", "snapshots/"].iter().any(|kept| key.as_str().starts_with(kept))
         };
@@ -129,7 +133,7 @@ impl World {
         let mut store = (self.make)(self.directory.path());
         if self.copies {
             let copies = self.scratch();
-            if let Some(from) = directory_in(&self.path("copies")) {
+            for from in directories_in(&self.path("copies")) {
                 let to = copies.path().join(from.file_name().unwrap());
                 std::fs::create_dir(&to).unwrap();
                 for entry in std::fs::read_dir(&from).unwrap() {
@@ -267,9 +271,9 @@ impl Ran {
     }
 }
 
-/// The directory that is in this one.
-fn directory_in(path: &Path) -> Option<PathBuf> {
-    std::fs::read_dir(path).unwrap().next().map(|entry| entry.unwrap().path())
+/// The directories that are in this one.
+fn directories_in(path: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
 /// What a store holds.
