@@ -44,6 +44,13 @@ pub trait Target: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether an entry that breaks off spoils what follows, as in an archive, where the length stands before the content.
+    /// All content is then looked at before its entry is announced, so that a damaged one can be left out; what is long is
+    /// read twice. Otherwise damage in long content fails the restore. For targets of [`WriteOrder::Sequential`].
+    fn needs_whole_entries(&self) -> bool {
+        false
+    }
+
     /// Announces an entry and says how its content is to be written. Called in the order of the snapshot.
     ///
     /// With [`WriteOrder::Any`] it should return at once and leave the work to the [`Writer::Blocking`] closure, which

@@ -69,13 +69,18 @@ async fn create_at_once(sink: &Arc<dyn Sink>, key: &ObjectKey) -> Result<()> {
         let (sink, key) = (Arc::clone(sink), key.clone());
         racers.spawn(async move { sink.put(&key, bytes_of(racer)).await.map(|outcome| (racer, outcome)) });
     }
+    // All of them are waited for, also when one failed: a put that is given up may still land after the object is deleted.
     let mut created = Vec::new();
+    let mut failed = None;
     while let Some(racer) = racers.join_next().await {
-        let (racer, outcome) =
-            racer.map_err(|e| Error::internal("a task of the probe failed").with_source(e))??;
-        if outcome == PutOutcome::Created {
-            created.push(racer);
+        match racer.map_err(|e| Error::internal("a task of the probe failed").with_source(e)).flatten() {
+            Ok((racer, PutOutcome::Created)) => created.push(racer),
+            Ok((_, PutOutcome::AlreadyExists)) => {}
+            Err(error) => failed = failed.or(Some(error)),
         }
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     let there = sink.get(key, GetRange::Full).await?.bytes;
     match *created.as_slice() {

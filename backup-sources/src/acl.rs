@@ -8,8 +8,12 @@ pub(crate) const NAMES: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix
 
 const VERSION: [u8; 4] = 2_u32.to_le_bytes();
 const RULE_BYTES: usize = 8;
+const TAG_USER_OWNER: u16 = 1;
 const TAG_USER: u16 = 2;
+const TAG_GROUP_OWNER: u16 = 4;
 const TAG_GROUP: u16 = 8;
+const TAG_MASK: u16 = 16;
+const TAG_OTHER: u16 = 32;
 
 /// Somebody whom a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,37 @@ pub(crate) fn renumbered(list: &[u8], number: impl Fn(Who) -> u32) -> Box<[u8]> 
         }
     }
     list
+}
+
+/// `list` as text, as archives hold it: `user::rw-,user:lisa:r--,group::r--,mask::rw-,other::---` (acl(5), the long form on one
+/// line). Who has no name here stands there by number. None if it is no list.
+pub(crate) fn text(list: &[u8], name: impl Fn(Who) -> Option<String>) -> Option<String> {
+    let (rules, rest) = list.strip_prefix(&VERSION)?.as_chunks::<RULE_BYTES>();
+    if !rest.is_empty() {
+        return None;
+    }
+    let mut parts = Vec::with_capacity(rules.len());
+    for rule in rules {
+        let [tag_low, tag_high, low, high, ..] = *rule;
+        let class = match u16::from_le_bytes([tag_low, tag_high]) {
+            TAG_USER_OWNER | TAG_USER => "user",
+            TAG_GROUP_OWNER | TAG_GROUP => "group",
+            TAG_MASK => "mask",
+            TAG_OTHER => "other",
+            _ => return None,
+        };
+        let plain = |name: &String| !name.contains([':', ',', '\n', '#']);
+        let whom = match who(rule) {
+            Some(someone @ (Who::User(id) | Who::Group(id))) => {
+                name(someone).filter(plain).unwrap_or_else(|| id.to_string())
+            }
+            None => String::new(),
+        };
+        let permissions = u16::from_le_bytes([low, high]);
+        let letter = |bit: u16, letter| if permissions & bit == 0 { '-' } else { letter };
+        parts.push(format!("{class}:{whom}:{}{}{}", letter(4, 'r'), letter(2, 'w'), letter(1, 'x')));
+    }
+    Some(parts.join(","))
 }
 
 fn who(rule: &[u8; RULE_BYTES]) -> Option<Who> {
@@ -77,6 +112,25 @@ mod tests {
         let expected =
             list(&[(1, 6, u32::MAX), (2, 4, 1235), (4, 4, u32::MAX), (8, 5, 177), (16, 4, 9), (32, 0, 9)]);
         assert_eq!(*after, *expected);
+    }
+
+    #[test]
+    fn archives_hold_text() {
+        let rules = [
+            (1, 6, u32::MAX),
+            (2, 4, 1234),
+            (4, 5, u32::MAX),
+            (8, 7, 77),
+            (16, 1, u32::MAX),
+            (32, 0, u32::MAX),
+        ];
+        let name = |who| (who == Who::User(1234)).then(|| "lisa".to_owned());
+        let expected = "user::rw-,user:lisa:r--,group::r-x,group:77:rwx,mask::--x,other::---";
+        assert_eq!(text(&list(&rules), name).as_deref(), Some(expected));
+        assert_eq!(text(&list(&[(2, 4, 1)]), |_| Some("a:b".into())).as_deref(), Some("user:1:r--"));
+        for bytes in [&b""[..], b"\x03\0\0\0", b"\x02\0\0\0\x01\0", b"\x02\0\0\0\x03\0\0\0\0\0\0\0"] {
+            assert_eq!(text(bytes, |_| None), None, "{bytes:?}");
+        }
     }
 
     #[test]

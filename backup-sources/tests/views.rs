@@ -19,29 +19,45 @@ fn sh(script: &str) -> String {
     String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
-/// A btrfs file system in a file, mounted while this lives.
-struct Btrfs(tempfile::TempDir);
+/// A file system in a file, mounted while this lives.
+struct Mounted(tempfile::TempDir);
 
-impl Btrfs {
-    fn mount() -> Option<Self> {
-        if !is_root() || Command::new("mkfs.btrfs").arg("--version").output().is_err() {
-            println!("not tested: that needs root and btrfs-progs");
+impl Mounted {
+    /// A btrfs with a subvolume `data`.
+    fn btrfs() -> Option<Self> {
+        let mounted = Self::mount("mkfs.btrfs", "-q", "btrfs-progs")?;
+        sh(&format!("btrfs subvolume create {}", mounted.path("data").display()));
+        Some(mounted)
+    }
+
+    /// An xfs whose files can share blocks, with a directory `data`.
+    fn xfs() -> Option<Self> {
+        let mounted = Self::mount("mkfs.xfs", "-q -m reflink=1", "xfsprogs")?;
+        fs::create_dir(mounted.path("data")).unwrap();
+        Some(mounted)
+    }
+
+    fn mount(make: &str, options: &str, package: &str) -> Option<Self> {
+        if !is_root() {
+            println!("NOT TESTED: mounting needs root");
             return None;
         }
-        let btrfs = Self(tempfile::tempdir().unwrap());
-        let at = btrfs.0.path().display();
-        sh(&format!("truncate -s 256M {at}/image; mkfs.btrfs -q {at}/image; mkdir {at}/mnt"));
-        let mounted = Command::new("mount")
+        let made = Command::new(make).arg("-V").output();
+        made.unwrap_or_else(|e| panic!("{make} must be installed (apt-get install {package}): {e}"));
+        let mounted = Self(tempfile::tempdir().unwrap());
+        let at = mounted.0.path().display();
+        sh(&format!("truncate -s 512M {at}/image; {make} {options} {at}/image; mkdir {at}/mnt"));
+        let mount = Command::new("mount")
             .args(["-o", "loop"])
-            .arg(btrfs.0.path().join("image"))
-            .arg(btrfs.path(""))
-            .status();
-        if !mounted.unwrap().success() {
-            println!("not tested: nothing can be mounted here");
+            .arg(mounted.0.path().join("image"))
+            .arg(mounted.path(""))
+            .output();
+        let mount = mount.unwrap();
+        if !mount.status.success() {
+            println!("NOT TESTED: nothing can be mounted here: {}", String::from_utf8_lossy(&mount.stderr));
             return None;
         }
-        sh(&format!("btrfs subvolume create {at}/mnt/data"));
-        Some(btrfs)
+        Some(mounted)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -58,7 +74,7 @@ impl Btrfs {
     }
 }
 
-impl Drop for Btrfs {
+impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("--lazy").arg(self.0.path().join("mnt")).output();
     }
@@ -97,7 +113,7 @@ fn write_tree(data: &Path) {
 
 #[tokio::test]
 async fn a_btrfs_snapshot_shows_one_moment_under_the_names_of_the_living() {
-    let Some(btrfs) = Btrfs::mount() else { return };
+    let Some(btrfs) = Mounted::btrfs() else { return };
     let data = btrfs.path("data");
     write_tree(&data);
     settle();
@@ -147,7 +163,7 @@ async fn a_btrfs_snapshot_shows_one_moment_under_the_names_of_the_living() {
 
 #[tokio::test]
 async fn what_a_killed_backup_left_behind_is_given_up_by_the_next() {
-    let Some(btrfs) = Btrfs::mount() else { return };
+    let Some(btrfs) = Mounted::btrfs() else { return };
     let data = btrfs.path("data");
     write_tree(&data);
     // A process of this program takes a view and is killed.
@@ -187,22 +203,33 @@ async fn take_a_view_and_be_killed() {
 
 #[tokio::test]
 async fn copies_that_share_blocks_freeze_each_file() {
-    let Some(btrfs) = Btrfs::mount() else { return };
-    let data = btrfs.path("data");
-    write_tree(&data);
-    let source =
-        FilesSource::builder().path(&data).view(ReflinkView::new(&data, btrfs.path(""))).build().unwrap();
-    let mut run = source.begin(&JobContext::new()).await.unwrap();
-    fs::write(data.join("a"), "changed").unwrap();
-    let entries = entries(&mut *run).await;
-    assert_eq!(content(&*run, &entries, &data.join("a")).await, b"as it was");
-    assert_eq!(run.finish().await.unwrap().skipped, []);
-    assert_eq!(btrfs.names(""), ["data"]);
+    for mounted in [Mounted::btrfs(), Mounted::xfs()] {
+        let Some(mounted) = mounted else { continue };
+        let data = mounted.path("data");
+        write_tree(&data);
+        // More than is free: it is not copied.
+        let half = vec![7; 4 << 20];
+        let mut large = fs::File::create(data.join("large")).unwrap();
+        (0..70).for_each(|_| std::io::Write::write_all(&mut large, &half).unwrap());
+        large.sync_all().unwrap();
+        let view = ReflinkView::new(&data, mounted.path(""));
+        let source = FilesSource::builder().path(&data).view(view).build().unwrap();
+        let before = mounted.names("");
+        let mut run = source.begin(&JobContext::new()).await.unwrap();
+        fs::write(data.join("a"), "changed").unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&large, b"changed", 100_000_000).unwrap();
+        let entries = entries(&mut *run).await;
+        assert_eq!(content(&*run, &entries, &data.join("a")).await, b"as it was");
+        let frozen = content(&*run, &entries, &data.join("large")).await;
+        assert!(frozen.len() == 70 * half.len() && frozen.iter().all(|byte| *byte == 7));
+        assert_eq!(run.finish().await.unwrap().skipped, []);
+        assert_eq!(mounted.names(""), before);
+    }
 }
 
 #[tokio::test]
 async fn paths_outside_the_view_are_refused_and_the_view_is_given_up() {
-    let Some(btrfs) = Btrfs::mount() else { return };
+    let Some(btrfs) = Mounted::btrfs() else { return };
     let data = btrfs.path("data");
     write_tree(&data);
     let source = FilesSource::builder().path(&data).path("/etc").view(BtrfsView::new(&data)).build().unwrap();

@@ -125,6 +125,7 @@ mod tests {
         drop(pieces.slot((1, 9), 1000));
         assert!(held(9) && (0..5).all(|offset| !held(offset)), "one is always held");
         drop(pieces.slot((2, 0), 1));
-        assert_eq!((pieces.lock().bytes, pieces.lock().order.len()), (1, 1));
+        let state = pieces.lock();
+        assert_eq!((state.bytes, state.order.len()), (1, 1));
     }
 }

@@ -317,7 +317,7 @@ fn ctrl_c_sigterm_and_sighup_end_a_job_in_good_order() {
     std::fs::write(scratch.path("tree/big"), common::pseudo_random(64 << 20, 3)).unwrap();
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let model = scratch.command(["create", "files", "tree", "--limit-upload", "1MiB", "--json"]);
-        let child = heeding_signals(&model)
+        let child = common::heeding_signals(&model)
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped())
             .spawn()
@@ -376,19 +376,6 @@ fn wait_for_handlers(child: &std::process::Child, signals: &[Signal]) {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     panic!("the program installs no handlers for signals");
-}
-
-/// The same command, with no signal ignored: these tests may run in the background or below `nohup`, which pass on what
-/// they ignore.
-fn heeding_signals(model: &std::process::Command) -> std::process::Command {
-    let mut command = std::process::Command::new("/usr/bin/env");
-    command.arg("--default-signal=HUP,INT,TERM").arg(model.get_program()).args(model.get_args());
-    command.stdin(std::process::Stdio::null()).env_clear();
-    command.envs(model.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    if let Some(directory) = model.get_current_dir() {
-        command.current_dir(directory);
-    }
-    command
 }
 
 #[test]

@@ -39,7 +39,7 @@ async fn restore_entry(
 ) -> Result<()> {
     let StoredEntry { entry, content } = stored;
     // An archive announces an entry's length before its content: damage is looked for first.
-    if let Err(error) = readable(reader, &content, job).await {
+    if let Err(error) = readable(reader, &content, target.needs_whole_entries(), job).await {
         if !error.is_corruption() {
             return Err(error);
         }
@@ -61,11 +61,12 @@ async fn restore_entry(
     Ok(())
 }
 
-// Content that is short is opened twice, the second time from the cache. Damage in long content is found while it is
-// written and fails the job: an archive with a hole would lie.
-async fn readable(reader: &Reader, content: &StoredContent, job: &JobContext) -> Result<()> {
-    if let StoredContent::Chunks(chunks) = content {
-        for chunk in chunks {
+// Content that is short is opened twice, the second time from the cache. In long content of a target that need not know,
+// damage is found while it is written and fails the job: a stream with a hole would lie.
+async fn readable(reader: &Reader, content: &StoredContent, whole: bool, job: &JobContext) -> Result<()> {
+    if whole || matches!(content, StoredContent::Chunks(_)) {
+        let mut chunks = ChunkStream::new(reader.clone(), content)?;
+        while let Some(chunk) = chunks.next(job).await? {
             reader.chunk(&chunk.id, chunk.len, job).await?;
         }
     }

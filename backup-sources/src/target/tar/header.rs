@@ -3,6 +3,8 @@
 use backup_core::entry::XATTR_PREFIX;
 use backup_core::{Entry, EntryKind, OwnerNames, PosixMetadata, Timestamp};
 
+use crate::acl::{self, Who};
+
 /// Largest number in an octal field of 11 digits, and of 7.
 const OCTAL_11_MAX: u64 = 0o77_777_777_777;
 const OCTAL_7_MAX: u64 = 0o7_777_777;
@@ -31,7 +33,7 @@ pub(super) fn header(entry: &Entry, len: u64, names: &OwnerNames) -> Vec<u8> {
         user: names.users.get(&posix.uid).map(String::as_str).unwrap_or_default(),
         group: names.groups.get(&posix.gid).map(String::as_str).unwrap_or_default(),
     };
-    let records = records(entry, &posix, &owner, &name, link, len);
+    let records = records(entry, &posix, &owner, names, &name, link, len);
     let mut out = Vec::new();
     if !records.is_empty() {
         let about = b"././@PaxHeader";
@@ -67,6 +69,7 @@ fn records(
     entry: &Entry,
     posix: &PosixMetadata,
     owner: &Owner<'_>,
+    names: &OwnerNames,
     name: &[u8],
     link: &[u8],
     len: u64,
@@ -105,14 +108,30 @@ fn records(
     // Another name of a file has no attributes of its own.
     if !matches!(entry.kind, EntryKind::HardLink { .. }) {
         for attribute in &entry.attributes {
-            if let Some(xattr) = attribute.name.strip_prefix(XATTR_PREFIX)
-                && !xattr.contains(&b'=')
+            let Some(xattr) = attribute.name.strip_prefix(XATTR_PREFIX) else { continue };
+            let list = ACCESS_LISTS.iter().find(|(name, _)| *name == xattr);
+            if let Some((_, key)) = list
+                && let Some(text) = acl::text(&attribute.value, |who| name_of(names, who))
             {
+                record(&mut records, key, text.as_bytes());
+            } else if !xattr.contains(&b'=') {
                 record(&mut records, &[b"SCHILY.xattr.", xattr].concat(), &attribute.value);
             }
         }
     }
     records
+}
+
+/// Access control lists have keys of their own, first used by star, and stand there as text.
+const ACCESS_LISTS: [(&[u8], &[u8]); 2] =
+    [(acl::NAMES[0], b"SCHILY.acl.access"), (acl::NAMES[1], b"SCHILY.acl.default")];
+
+fn name_of(names: &OwnerNames, who: Who) -> Option<String> {
+    match who {
+        Who::User(id) => names.users.get(&id),
+        Who::Group(id) => names.groups.get(&id),
+    }
+    .cloned()
 }
 
 /// `length key=value\n`, where the length counts itself.

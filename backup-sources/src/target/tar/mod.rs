@@ -18,8 +18,8 @@ const SKIPPED_MAX: usize = 10_000;
 
 /// Writes a tar archive: POSIX.1-2001 (`pax`), which every tar of today reads.
 ///
-/// Names and content of any length, owners with their names, hard links, nanosecond times and extended attributes (as `SCHILY.xattr`, for
-/// `tar --xattrs`) are kept. Inode flags have no place in an archive. Holes are written as zeros; sockets cannot stand in an archive and are reported.
+/// Names and content of any length, owners with their names, hard links, nanosecond times, extended attributes (as
+/// `SCHILY.xattr`, for `tar --xattrs`) and access control lists (as `SCHILY.acl`, for `tar --acls`) are kept. Inode flags have no place in an archive. Holes are written as zeros; sockets cannot stand in an archive and are reported.
 pub struct TarTarget<W> {
     slot: Slot<W>,
     skipped: Mutex<Vec<Skipped>>,
@@ -48,6 +48,10 @@ impl<W> fmt::Debug for TarTarget<W> {
 impl<W: AsyncWrite + Unpin + Send + 'static> Target for TarTarget<W> {
     fn order(&self) -> WriteOrder {
         WriteOrder::Sequential
+    }
+
+    fn needs_whole_entries(&self) -> bool {
+        true
     }
 
     fn owner_names(&self, names: &OwnerNames) {

@@ -1,11 +1,11 @@
-//! `restore`: a snapshot, or a part of it, below a directory.
+//! `restore`: a snapshot, or a part of it, below a directory or as an archive.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use backup_core::Entry;
 use backup_core::report::RestoreReport;
 use backup_core::repository::{RestoreOptions, Selection};
+use backup_core::{Entry, SnapshotId};
 use backup_sources::{DirectoryTarget, Overwrite, Owner};
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -15,9 +15,11 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::human;
 use crate::select::{Filter, Snapshots};
+use archive::Destination;
 use extra::Removed;
 use plan::Plan;
 
+mod archive;
 mod below;
 mod compare;
 mod extra;
@@ -31,8 +33,18 @@ pub struct Args {
     #[arg(value_name = "SNAP")]
     snapshot: String,
     /// The directory to write below; names stand there as they are stored (etc/ssl/…)
-    #[arg(long, value_name = "DIR")]
-    to: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "tar")]
+    to: Option<PathBuf>,
+    /// Write a tar archive in place of a directory, with owners by name and number, times, links and extended attributes:
+    /// into a new file, or to standard output (-)
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = [
+            "to", "overwrite", "delete", "safety_snapshot", "dry_run", "verify", "no_owner", "numeric_owner", "devices",
+        ],
+    )]
+    tar: Option<PathBuf>,
     /// Only what this name or glob matches, with everything below; repeat for more
     #[arg(long = "path", value_name = "GLOB")]
     paths: Vec<String>,
@@ -93,8 +105,9 @@ impl Existing {
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let patterns: Arc<[Pattern]> =
         args.paths.iter().map(|glob| Pattern::new(glob)).collect::<Outcome<Vec<_>>>()?.into();
-    if std::fs::metadata(&args.to).is_ok_and(|there| !there.is_dir()) {
-        return Err(Failure::usage(format!("{} is not a directory", args.to.display())));
+    let Some(to) = args.to.clone() else { return to_archive(&args, &patterns, context).await };
+    if std::fs::metadata(&to).is_ok_and(|there| !there.is_dir()) {
+        return Err(Failure::usage(format!("{} is not a directory", to.display())));
     }
     if args.verify && matches!(args.overwrite, Existing::Never | Existing::IfNewer) {
         return Err(Failure::usage(
@@ -108,13 +121,13 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let snapshot = repository.snapshot(info.id, &job).await?;
     let asks = context.console.interactive && !context.global.yes && !args.dry_run;
     let plan = if asks || args.dry_run || args.delete || !patterns.is_empty() {
-        Some(Plan::make(&snapshot, &args.to, &patterns, args.overwrite, args.delete, &job).await?)
+        Some(Plan::make(&snapshot, &to, &patterns, args.overwrite, args.delete, &job).await?)
     } else {
         None
     };
     if let Some(plan) = &plan {
         if plan.selected == 0 && !patterns.is_empty() {
-            return Err(Failure::nothing(format!("nothing in snapshot {} matches --path", info.id)));
+            return Err(nothing_matches(info.id));
         }
         if args.dry_run {
             let document = plan.document();
@@ -128,18 +141,13 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
             context.console.confirm("Go on?").await?;
         }
     }
-    let target = DirectoryTarget::builder(&args.to)
+    let target = DirectoryTarget::builder(&to)
         .overwrite(args.overwrite.as_target())
         .owner(if args.no_owner { Owner::Ignore } else { Owner::Auto })
         .devices(args.devices)
         .numeric_owner(args.numeric_owner)
         .build();
-    let mut options = RestoreOptions::default();
-    if !patterns.is_empty() {
-        let patterns = patterns.clone();
-        let chosen = move |entry: &Entry| patterns.iter().any(|pattern| pattern.matches_tree(&entry.name));
-        options.select = Selection::Filter(Arc::new(chosen));
-    }
+    let options = options(&patterns);
     let safety = if args.safety_snapshot {
         let deleted = plan.as_ref().map(|plan| plan.extra.as_slice()).unwrap_or_default();
         safety::make(context, &repository, &target, &snapshot, &options.select, deleted).await?
@@ -150,15 +158,13 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     report.safety_snapshot = safety;
     if args.verify {
         let started = std::time::Instant::now();
-        report
-            .failed
-            .extend(compare::contents(&snapshot, &args.to, &options.select, &report.failed, &job).await?);
+        report.failed.extend(compare::contents(&snapshot, &to, &options.select, &report.failed, &job).await?);
         report.duration_seconds += started.elapsed().as_secs_f64();
     }
     context.progress.clear();
     let extra = plan.map(|plan| plan.extra).unwrap_or_default();
     let removed = if report.failed.is_empty() {
-        let root = args.to.clone();
+        let root = to.clone();
         let removing = tokio::task::spawn_blocking(move || extra::remove(&root, extra));
         removing.await.map_err(|_| backup_core::Error::internal("the task that deletes failed"))?
     } else {
@@ -167,6 +173,47 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         Removed { gone: Vec::new(), left: extra.into_iter().map(|name| (name, why.to_owned())).collect() }
     };
     finish(context, &report, &removed)
+}
+
+async fn to_archive(args: &Args, patterns: &Arc<[Pattern]>, context: &mut Context) -> Outcome {
+    let path = args.tar.as_deref().ok_or_else(|| Failure::usage("say where to: --to DIR or --tar FILE"))?;
+    let destination = Destination::new(path, context.output.is_json())?;
+    let repository = context.repository().await?;
+    let job = context.job();
+    let snapshots = Snapshots::load(&repository, context).await?;
+    let info = snapshots.find(&args.snapshot, &args.filter, context)?;
+    let snapshot = repository.snapshot(info.id, &job).await?;
+    let report = destination.restore(&repository, &snapshot, &options(patterns), &job).await?;
+    context.progress.clear();
+    match destination {
+        // The archive is what is printed.
+        Destination::Output => {
+            say_failed(context, &report);
+            Ok(Exit::complete_if(report.failed.is_empty()))
+        }
+        Destination::File(_) => finish(context, &report, &Removed::default()),
+    }
+}
+
+fn options(patterns: &Arc<[Pattern]>) -> RestoreOptions {
+    let mut options = RestoreOptions::default();
+    if !patterns.is_empty() {
+        let patterns = Arc::clone(patterns);
+        let chosen = move |entry: &Entry| patterns.iter().any(|pattern| pattern.matches_tree(&entry.name));
+        options.select = Selection::Filter(Arc::new(chosen));
+    }
+    options
+}
+
+fn nothing_matches(snapshot: SnapshotId) -> Failure {
+    Failure::nothing(format!("nothing in snapshot {snapshot} matches --path"))
+}
+
+fn say_failed(context: &mut Context, report: &RestoreReport) {
+    for item in report.failed.named() {
+        let (name, reason) = (human::name(&item.name), human::name(&item.reason));
+        context.console.say(format_args!("failed {name}: {reason}"));
+    }
 }
 
 fn finish(context: &mut Context, report: &RestoreReport, removed: &Removed) -> Outcome {
@@ -178,13 +225,7 @@ fn finish(context: &mut Context, report: &RestoreReport, removed: &Removed) -> O
         members.insert("not_deleted".into(), left.collect());
     }
     if !context.output.is_json() {
-        for item in report.failed.named() {
-            context.console.say(format_args!(
-                "failed {}: {}",
-                human::name(&item.name),
-                human::name(&item.reason)
-            ));
-        }
+        say_failed(context, report);
         if let Some(id) = report.safety_snapshot {
             context.console.say(format_args!("what was replaced is in the snapshot {id}"));
         }

@@ -153,6 +153,19 @@ pub fn run(command: &mut Command) -> Ran {
     }
 }
 
+/// The same command, with no signal ignored: these tests may run in the background or below `nohup`, which pass on what
+/// they ignore.
+pub fn heeding_signals(model: &Command) -> Command {
+    let mut command = Command::new("/usr/bin/env");
+    command.arg("--default-signal=HUP,INT,TERM").arg(model.get_program()).args(model.get_args());
+    command.stdin(Stdio::null()).env_clear();
+    command.envs(model.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(directory) = model.get_current_dir() {
+        command.current_dir(directory);
+    }
+    command
+}
+
 /// Bytes that do not compress, the same for the same seed.
 pub fn pseudo_random(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).max(1);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::Scratch;
+use crate::common::{Scratch, heeding_signals};
 
 /// A running `backup mount`.
 pub struct Mounted {
@@ -36,6 +36,7 @@ impl Mounted {
         fs::create_dir_all(&directory).unwrap();
         let mut command = scratch.command(["--json", "mount"]);
         command.arg(&directory).args(options);
+        let mut command = heeding_signals(&command);
         command.stdout(Stdio::piped()).stderr(fs::File::create(&errors).unwrap());
         let mut child = command.spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
