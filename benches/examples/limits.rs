@@ -25,6 +25,8 @@ use sha2::{Digest, Sha256};
 
 /// Content that goes through the stages at once, as in a worker.
 const BATCH_BYTES: usize = 4 * MIB;
+/// Frames in a pack.
+const FRAMES: u32 = 16;
 /// The longest that is read at once.
 const READ_BYTES: u64 = 16 * MIB as u64;
 
@@ -45,7 +47,9 @@ fn main() {
 struct Stages {
     chunker: Chunker,
     protection: Arc<dyn Protection>,
-    seal: Arc<dyn Transform>,
+    seal: Option<Arc<dyn Transform>>,
+    /// Frames so far; sixteen are a pack, and each pack has a salt of its own.
+    frames: u32,
     zstd: Zstd,
     seen: HashSet<[u8; 16]>,
     /// Files that were read and not cut yet, and where each ends.
@@ -69,7 +73,8 @@ impl Stages {
         let protection: Arc<dyn Protection> = created.expect("keys can be made");
         Self {
             chunker: Chunker::new(&[3; 32], ChunkerParameters::default()).expect("sizes of chunks"),
-            seal: protection.seal(ObjectType::Data, [2; 32]).expect("a fresh salt").seal,
+            seal: None,
+            frames: 0,
             protection,
             zstd: Zstd::default(),
             seen: HashSet::new(),
@@ -164,11 +169,19 @@ impl Stages {
 
     fn frame(&mut self) {
         let frame = std::mem::take(&mut self.frame);
+        let repository = self.protection.repository().0;
+        let (pack, ordinal) = (self.frames / FRAMES, self.frames % FRAMES);
+        self.frames += 1;
+        let mut salt = [2; 32];
+        salt[..4].copy_from_slice(&pack.to_le_bytes());
+        if ordinal == 0 {
+            self.seal = None;
+        }
         let context = FrameContext {
-            repository: &[1; 16],
+            repository: &repository,
             object_type: ObjectType::Data,
-            salt: &[2; 32],
-            ordinal: 0,
+            salt: &salt,
+            ordinal,
             plain_len: frame.len(),
             associated_data: b"sixty-four bytes stand in for what the header and the place say.",
         };
@@ -179,7 +192,11 @@ impl Stages {
         let stored = if matches!(encoded, Encoded::Applied) { &self.compressed } else { &frame };
         let began = Instant::now();
         self.sealed.clear();
-        self.seal.encode(&context, stored, &mut self.sealed).expect("it seals");
+        let protection = &self.protection;
+        let seal = self
+            .seal
+            .get_or_insert_with(|| protection.seal(ObjectType::Data, salt).expect("a fresh salt").seal);
+        seal.encode(&context, stored, &mut self.sealed).expect("it seals");
         self.count("6 seal", began, self.sealed.len());
         let began = Instant::now();
         self.hash.update(&self.sealed);
