@@ -188,8 +188,10 @@ fn pack() -> Vec<Stage> {
     stages
 }
 
+type Protect = fn() -> Arc<dyn Protection>;
+
 /// Without encryption and with it.
-const PROTECTIONS: [(&str, fn() -> Arc<dyn Protection>); 2] =
+const PROTECTIONS: [(&str, Protect); 2] =
     [("unprotected", || Arc::new(Unprotected::new(RepositoryId(REPOSITORY)))), ("aes-gcm", keyring)];
 
 fn keyring() -> Arc<dyn Protection> {
