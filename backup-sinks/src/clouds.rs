@@ -1,8 +1,10 @@
-//! Sinks in the clouds, from settings and URLs.
+//! Buckets in the clouds, from settings and URLs: what the sinks of this crate keep objects in, and what a program that
+//! knows a source for buckets gives to it.
 //!
 //! What is not in the settings comes from the cloud's usual environment variables. A configuration refers to secrets
 //! (`env:NAME`, `file:PATH`, `command:PROGRAM…`); it does not contain them.
 
+use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use backup_core::config::{BuildContext, SecretRef, Settings};
 use backup_core::{Error, ErrorKind, ObjectKey, Result, Sink};
 use object_store::{ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
 
+use crate::objects::error;
 use crate::{ObjectStoreSink, Retry};
 
 #[cfg(feature = "azure")]
@@ -20,15 +23,105 @@ mod gcs;
 #[cfg(feature = "s3")]
 mod s3;
 
-#[cfg(feature = "azure")]
-pub(crate) use azure::azure;
-#[cfg(feature = "gcs")]
-pub(crate) use gcs::gcs;
-#[cfg(feature = "s3")]
-pub(crate) use s3::s3;
-
 /// How long connecting may take.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What [`open`] makes of settings: a bucket (or container), and what sends requests to it.
+///
+/// Its store repeats no requests. Refusals of the server are understood by [`explain`].
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Bucket {
+    /// Sends the requests; it holds the credentials.
+    pub store: Arc<dyn ObjectStore>,
+    /// What keys begin with, without slashes at its ends; empty for all.
+    pub prefix: String,
+    /// Its URL, for errors and snapshots; without secrets.
+    pub place: String,
+    /// Whether it lists in ascending order of the bytes of keys.
+    pub ordered: bool,
+    /// How long a request may stand still, if the settings say so.
+    pub patience: Option<Duration>,
+}
+
+/// What is made of a listing, the XML that a server answers with, before it is understood.
+pub type ReadListing = fn(String) -> String;
+
+/// Makes a client of the bucket that the setting `url` names: `s3://bucket/prefix`, `gs://bucket/prefix` or
+/// `az://container/prefix`, as far as the features `s3`, `gcs` and `azure` are there. The other settings are those of a sink
+/// of that kind. `listings` is for those who need keys that `object_store` refuses. No request is sent.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidInput`] names the setting that is missing, unknown or makes no sense, and
+/// what else is wrong with the secrets that settings refer to.
+pub async fn open(
+    settings: &Settings,
+    context: &BuildContext,
+    listings: Option<ReadListing>,
+) -> Result<Bucket> {
+    let url = settings.values().get("url").and_then(|url| url.as_str()).unwrap_or_default();
+    match url.split_once("://").map(|(scheme, _)| scheme) {
+        #[cfg(feature = "s3")]
+        Some("s3") => s3::open(settings, context, listings).await,
+        #[cfg(feature = "gcs")]
+        Some("gs") => gcs::open(settings, context, listings).await,
+        #[cfg(feature = "azure")]
+        Some("az") => azure::open(settings, context, listings).await,
+        _ => {
+            let mut known = Vec::new();
+            known.extend(cfg!(feature = "s3").then_some("s3://bucket/prefix"));
+            known.extend(cfg!(feature = "gcs").then_some("gs://bucket/prefix"));
+            known.extend(cfg!(feature = "azure").then_some("az://container/prefix"));
+            Err(settings.error(format!("give the bucket as `url`: {}", known.join(", "))))
+        }
+    }
+}
+
+/// What a failure of such a bucket to do something (`list`, `read`) means: the kind, and what the server answered. What was
+/// sent is left out: requests can hold signatures.
+pub fn explain(failure: &object_store::Error, place: &str, doing: &str) -> Error {
+    error::of(failure, place, doing)
+}
+
+#[cfg(feature = "s3")]
+pub(crate) async fn s3(settings: Settings, context: BuildContext) -> Result<Arc<dyn Sink>> {
+    s3::open(&settings, &context, None).await?.sink(&settings)
+}
+
+#[cfg(feature = "gcs")]
+pub(crate) async fn gcs(settings: Settings, context: BuildContext) -> Result<Arc<dyn Sink>> {
+    gcs::open(&settings, &context, None).await?.sink(&settings)
+}
+
+#[cfg(feature = "azure")]
+pub(crate) async fn azure(settings: Settings, context: BuildContext) -> Result<Arc<dyn Sink>> {
+    azure::open(&settings, &context, None).await?.sink(&settings)
+}
+
+impl Bucket {
+    fn sink(self, settings: &Settings) -> Result<Arc<dyn Sink>> {
+        if !self.prefix.is_empty() && ObjectKey::new(&self.prefix).is_err() {
+            return Err(settings.error(
+                "the prefix consists of letters, digits and `._-`, in components with `/` between them that do not start with a dot",
+            ));
+        }
+        let mut sink = ObjectStoreSink::new(self.store, &self.prefix)?
+            .named(self.place)
+            .with_ordered_listing(self.ordered);
+        if let Some(patience) = self.patience {
+            sink = sink.with_patience(patience);
+        }
+        Ok(Arc::new(Retry::new(sink)))
+    }
+}
+
+impl fmt::Debug for Bucket {
+    /// Leaves the store itself out: it holds credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bucket").field("place", &self.place).finish_non_exhaustive()
+    }
+}
 
 /// A bucket (or container), and what comes before each key in it.
 #[derive(Debug, PartialEq)]
@@ -68,11 +161,6 @@ impl Place {
                 "a place of this kind is {scheme}://bucket or {scheme}://bucket/prefix; credentials and options do not belong there"
             )));
         }
-        if !prefix.is_empty() && ObjectKey::new(&prefix).is_err() {
-            return Err(settings.error(
-                "the prefix consists of letters, digits and `._-`, in components with `/` between them that do not start with a dot",
-            ));
-        }
         Ok(Self { scheme, bucket, prefix })
     }
 
@@ -82,18 +170,9 @@ impl Place {
         format!("{}://{}{slash}{}", self.scheme, self.bucket, self.prefix)
     }
 
-    fn sink(
-        &self,
-        store: Arc<dyn ObjectStore>,
-        ordered: bool,
-        patience: Option<NonZeroU16>,
-    ) -> Result<Arc<dyn Sink>> {
-        let mut sink =
-            ObjectStoreSink::new(store, &self.prefix)?.named(self.shown()).with_ordered_listing(ordered);
-        if let Some(seconds) = patience {
-            sink = sink.with_patience(Duration::from_secs(seconds.get().into()));
-        }
-        Ok(Arc::new(Retry::new(sink)))
+    fn bucket(self, store: Arc<dyn ObjectStore>, ordered: bool, patience: Option<NonZeroU16>) -> Bucket {
+        let patience = patience.map(|seconds| Duration::from_secs(seconds.get().into()));
+        Bucket { store, place: self.shown(), prefix: self.prefix, ordered, patience }
     }
 
     /// A failure to make the client. Its message is the crate's own and names settings; no request was sent yet.
@@ -152,7 +231,10 @@ mod tests {
 
     fn place(url: &str) -> Option<(String, String)> {
         let settings = Settings::new("b.toml", "places.x", serde_json::Map::new());
-        Place::of(&settings, "s3", Some(url), None, None).ok().map(|place| (place.bucket, place.prefix))
+        let place = Place::of(&settings, "s3", Some(url), None, None).ok()?;
+        let bucket = place.bucket.clone();
+        let made = place.bucket(Arc::new(object_store::memory::InMemory::new()), true, None);
+        made.clone().sink(&settings).ok().map(|_| (bucket, made.prefix))
     }
 
     #[test]

@@ -37,13 +37,14 @@
 //! `backup_core::testing::sink`, which the sinks here pass, says whether it keeps the contract.
 //!
 //! # Features
-//! - `s3`, `gcs`, `azure`: the kinds of these names for configurations and URLs. Each brings HTTP and TLS.
+//! - `s3`, `gcs`, `azure`: the kinds of these names for configurations and URLs, and in `clouds` what makes clients of
+//!   buckets from settings. Each brings HTTP and TLS.
 //! - `object-store`: `ObjectStoreSink` alone, for a store of one's own.
 //!
 //! None is on by default.
 
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
-mod clouds;
+pub mod clouds;
 mod jitter;
 mod local;
 mod memory;

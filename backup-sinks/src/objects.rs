@@ -13,7 +13,7 @@ use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt};
 
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 pub(crate) mod answer;
-mod error;
+pub(crate) mod error;
 mod get;
 mod list;
 mod mark;

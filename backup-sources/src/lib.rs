@@ -21,6 +21,7 @@
 //! | [`CommandSource`] | what a process writes to its standard output |
 //! | [`ReaderSource`] | whatever an asynchronous reader yields |
 //! | [`MemorySource`] | entries in memory |
+//! | `BucketSource` | the objects below a prefix of a bucket, in any store of the crate `object_store`; with the feature `object-store` |
 //!
 //! Files can be read from a consistent [view] of them: a snapshot of btrfs, LVM or ZFS.
 //!
@@ -36,6 +37,8 @@
 //! of a [`ReplacedSource`], made before, has what a restore replaces or deletes.
 
 mod acl;
+#[cfg(feature = "object-store")]
+pub mod bucket;
 pub mod command;
 pub mod files;
 mod flags;
@@ -48,6 +51,8 @@ mod system;
 pub mod target;
 pub mod view;
 
+#[cfg(feature = "object-store")]
+pub use bucket::BucketSource;
 pub use command::CommandSource;
 pub use files::{FilesSource, FilesSourceBuilder};
 pub use memory::MemorySource;

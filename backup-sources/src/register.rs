@@ -13,7 +13,8 @@ use serde::Deserialize;
 use crate::view::{BtrfsView, LvmView, ReflinkView, ZfsView};
 use crate::{CommandSource, FilesSource, FilesSourceBuilder};
 
-/// Adds the kinds `files` and `command`.
+/// Adds the kinds `files` and `command`. A program that knows a store for buckets adds the kind `bucket` itself, as
+/// `backup` does.
 ///
 /// ```
 /// use backup_core::config::{BuildContext, Component, Registry};

@@ -3,12 +3,12 @@
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use backup_core::Result;
 use backup_core::config::{BuildContext, SecretRef, Settings};
-use backup_core::{Result, Sink};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use serde::Deserialize;
 
-use super::{Place, client, client_from, no_retries, secret};
+use super::{Bucket, Place, ReadListing, client, client_from, no_retries, secret};
 use crate::objects::answer::Connector;
 
 /// Settings of the kind `azure`. What is left out comes from `AZURE_*`: `AZURE_STORAGE_CONNECTION_STRING`, or
@@ -34,9 +34,13 @@ struct Azure {
     connection_string: Option<SecretRef>,
 }
 
-pub(crate) async fn azure(settings: Settings, context: BuildContext) -> Result<Arc<dyn Sink>> {
+pub(super) async fn open(
+    settings: &Settings,
+    context: &BuildContext,
+    listings: Option<ReadListing>,
+) -> Result<Bucket> {
     let given: Azure = settings.parse()?;
-    let place = Place::of(&settings, "az", given.url.as_deref(), given.container, given.prefix)?;
+    let place = Place::of(settings, "az", given.url.as_deref(), given.container, given.prefix)?;
     let mut builder = MicrosoftAzureBuilder::from_env();
     // Names that Azure's own tools use and `object_store` does not.
     for (name, key) in [
@@ -48,7 +52,7 @@ pub(crate) async fn azure(settings: Settings, context: BuildContext) -> Result<A
         }
     }
     let reference = given.connection_string.as_ref();
-    let connection = match secret(&settings, &context, "connection_string", reference).await? {
+    let connection = match secret(settings, context, "connection_string", reference).await? {
         Some(text) => Some(text),
         None => std::env::var("AZURE_STORAGE_CONNECTION_STRING").ok(),
     };
@@ -83,17 +87,17 @@ pub(crate) async fn azure(settings: Settings, context: BuildContext) -> Result<A
         ("account_key", &given.account_key, AzureConfigKey::AccessKey),
         ("sas_token", &given.sas_token, AzureConfigKey::SasKey),
     ] {
-        if let Some(secret) = secret(&settings, &context, name, reference.as_ref()).await? {
+        if let Some(secret) = secret(settings, context, name, reference.as_ref()).await? {
             builder = builder.with_config(key, secret);
         }
     }
     let builder = builder
         .with_container_name(&place.bucket)
         .with_retry(no_retries())
-        .with_http_connector(Connector::default())
+        .with_http_connector(Connector::new(listings))
         .with_client_options(client(client_from("AZURE_"), allow_http));
-    let store = builder.build().map_err(|e| place.unusable(&settings, &e))?;
-    place.sink(Arc::new(store), true, given.timeout_seconds)
+    let store = builder.build().map_err(|e| place.unusable(settings, &e))?;
+    Ok(place.bucket(Arc::new(store), true, given.timeout_seconds))
 }
 
 /// What a connection string of Azure's tools says.

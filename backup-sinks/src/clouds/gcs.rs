@@ -4,13 +4,13 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use backup_core::Result;
 use backup_core::config::{BuildContext, SecretRef, Settings};
-use backup_core::{Result, Sink};
 use object_store::StaticCredentialProvider;
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 use serde::Deserialize;
 
-use super::{Place, client, client_from, no_retries, secret};
+use super::{Bucket, Place, ReadListing, client, client_from, no_retries, secret};
 use crate::objects::answer::Connector;
 
 /// Settings of the kind `gcs`. What is left out comes from `GOOGLE_*`: `GOOGLE_APPLICATION_CREDENTIALS`,
@@ -36,13 +36,17 @@ struct Gcs {
     anonymous: Option<bool>,
 }
 
-pub(crate) async fn gcs(settings: Settings, context: BuildContext) -> Result<Arc<dyn Sink>> {
+pub(super) async fn open(
+    settings: &Settings,
+    context: &BuildContext,
+    listings: Option<ReadListing>,
+) -> Result<Bucket> {
     let given: Gcs = settings.parse()?;
-    let place = Place::of(&settings, "gs", given.url.as_deref(), given.bucket, given.prefix)?;
+    let place = Place::of(settings, "gs", given.url.as_deref(), given.bucket, given.prefix)?;
     let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_bucket_name(&place.bucket)
         .with_retry(no_retries())
-        .with_http_connector(Connector::default());
+        .with_http_connector(Connector::new(listings).without_transcoding());
     if let Some(endpoint) = given.endpoint {
         builder = builder.with_config(GoogleConfigKey::BaseUrl, endpoint);
     }
@@ -50,7 +54,7 @@ pub(crate) async fn gcs(settings: Settings, context: BuildContext) -> Result<Arc
         builder = builder.with_service_account_path(context.path(path).to_string_lossy());
     }
     let key = given.service_account_key.as_ref();
-    if let Some(key) = secret(&settings, &context, "service_account_key", key).await? {
+    if let Some(key) = secret(settings, context, "service_account_key", key).await? {
         builder = builder.with_service_account_key(key);
     }
     if given.anonymous == Some(true) {
@@ -59,6 +63,6 @@ pub(crate) async fn gcs(settings: Settings, context: BuildContext) -> Result<Arc
         builder = builder.with_skip_signature(true).with_credentials(Arc::new(none));
     }
     let builder = builder.with_client_options(client(client_from("GOOGLE_"), given.allow_http));
-    let store = builder.build().map_err(|e| place.unusable(&settings, &e))?;
-    place.sink(Arc::new(store), true, given.timeout_seconds)
+    let store = builder.build().map_err(|e| place.unusable(settings, &e))?;
+    Ok(place.bucket(Arc::new(store), true, given.timeout_seconds))
 }

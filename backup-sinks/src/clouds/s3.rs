@@ -3,12 +3,12 @@
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use backup_core::Result;
 use backup_core::config::{BuildContext, SecretRef, Settings};
-use backup_core::{Result, Sink};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use serde::Deserialize;
 
-use super::{Place, client, client_from, no_retries, secret};
+use super::{Bucket, Place, ReadListing, client, client_from, no_retries, secret};
 use crate::objects::answer::Connector;
 
 /// Settings of the kind `s3`. What is left out comes from `AWS_*`: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
@@ -37,16 +37,20 @@ struct S3 {
     sse_kms_key_id: Option<String>,
 }
 
-pub(crate) async fn s3(settings: Settings, context: BuildContext) -> Result<Arc<dyn Sink>> {
+pub(super) async fn open(
+    settings: &Settings,
+    context: &BuildContext,
+    listings: Option<ReadListing>,
+) -> Result<Bucket> {
     let given: S3 = settings.parse()?;
-    let place = Place::of(&settings, "s3", given.url.as_deref(), given.bucket, given.prefix)?;
+    let place = Place::of(settings, "s3", given.url.as_deref(), given.bucket, given.prefix)?;
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(&place.bucket)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         // Several stores lack the request that deletes many.
         .with_disable_bulk_delete(true)
         .with_retry(no_retries())
-        .with_http_connector(Connector::default());
+        .with_http_connector(Connector::new(listings));
     if let Some(endpoint) = given.endpoint {
         builder = builder.with_endpoint(endpoint);
     }
@@ -64,13 +68,13 @@ pub(crate) async fn s3(settings: Settings, context: BuildContext) -> Result<Arc<
         ("secret_access_key", &given.secret_access_key, AmazonS3ConfigKey::SecretAccessKey),
         ("session_token", &given.session_token, AmazonS3ConfigKey::Token),
     ] {
-        if let Some(secret) = secret(&settings, &context, name, reference.as_ref()).await? {
+        if let Some(secret) = secret(settings, context, name, reference.as_ref()).await? {
             builder = builder.with_config(key, secret);
         }
     }
     let builder = builder.with_client_options(client(client_from("AWS_"), given.allow_http));
-    let store = builder.build().map_err(|e| place.unusable(&settings, &e))?;
+    let store = builder.build().map_err(|e| place.unusable(settings, &e))?;
     // Directory buckets, whose names end so, list in no order.
     let ordered = !place.bucket.ends_with("--x-s3");
-    place.sink(Arc::new(store), ordered, given.timeout_seconds)
+    Ok(place.bucket(Arc::new(store), ordered, given.timeout_seconds))
 }

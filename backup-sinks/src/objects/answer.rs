@@ -1,4 +1,5 @@
-//! The HTTP layer below a cloud's store: keeps what the server answered, and waits when it asks for that.
+//! The HTTP layer below a cloud's store: keeps what the server answered, waits when it asks for that, and lets others read
+//! listings first.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use object_store::client::{
 use tokio::time::Instant;
 
 use super::error::brief;
+use crate::clouds::ReadListing;
 
 /// The longest that a server may tell its clients to stay away.
 const STAY_AWAY_MAX: Duration = Duration::from_secs(60);
@@ -74,15 +76,32 @@ impl fmt::Display for Answer {
 impl std::error::Error for Answer {}
 
 /// Makes clients whose refusals are [`Answer`]s, apart from those that `object_store` tells apart itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Connector {
     gate: Arc<Gate>,
+    listings: Option<ReadListing>,
+    as_stored: bool,
+}
+
+impl Connector {
+    pub(crate) fn new(listings: Option<ReadListing>) -> Self {
+        Self { gate: Arc::default(), listings, as_stored: false }
+    }
+
+    /// Asks for content as it is stored. Google unpacks what was stored with `Content-Encoding: gzip` for clients that do
+    /// not accept that: <https://cloud.google.com/storage/docs/transcoding>.
+    #[cfg(feature = "gcs")]
+    pub(crate) fn without_transcoding(mut self) -> Self {
+        self.as_stored = true;
+        self
+    }
 }
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Service { inner, gate: Arc::clone(&self.gate) }))
+        let (gate, listings, as_stored) = (Arc::clone(&self.gate), self.listings, self.as_stored);
+        Ok(HttpClient::new(Service { inner, gate, listings, as_stored }))
     }
 }
 
@@ -90,12 +109,20 @@ impl HttpConnector for Connector {
 struct Service {
     inner: HttpClient,
     gate: Arc<Gate>,
+    listings: Option<ReadListing>,
+    as_stored: bool,
 }
 
 #[async_trait]
 impl HttpService for Service {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         self.gate.pass().await;
+        if self.as_stored
+            && let Ok(gzip) = "gzip".parse()
+        {
+            request.headers_mut().insert("accept-encoding", gzip);
+        }
+        let listings = self.listings.filter(|_| lists(&request));
         let response = self.inner.execute(request).await?;
         let status = response.status().as_u16();
         if matches!(status, 429 | 503) {
@@ -106,7 +133,10 @@ impl HttpService for Service {
         }
         // Conditions that do not hold are answers, too, and `object_store` knows them.
         if status < 400 || matches!(status, 409 | 412) {
-            return Ok(response);
+            return match listings {
+                Some(read) if status == 200 => rewritten(response, read).await,
+                _ => Ok(response),
+            };
         }
         let (parts, body) = response.into_parts();
         let body = body.bytes().await?;
@@ -116,6 +146,25 @@ impl HttpService for Service {
         }
         Err(HttpError::new(HttpErrorKind::Unknown, answer))
     }
+}
+
+/// Whether a request is for a listing: of S3 and Google, which speak the same there, or of Azure.
+fn lists(request: &HttpRequest) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    request.method().as_str() == "GET"
+        && query.split('&').any(|part| matches!(part, "list-type=2" | "comp=list"))
+}
+
+/// A listing as somebody else reads it. It is in memory as a whole, as it will be for `object_store`, too.
+async fn rewritten(response: HttpResponse, read: ReadListing) -> Result<HttpResponse, HttpError> {
+    let (mut parts, body) = response.into_parts();
+    let body = body.bytes().await?;
+    parts.headers.remove("content-length");
+    let body = match String::from_utf8(body.to_vec()) {
+        Ok(xml) => read(xml).into(),
+        Err(_) => body,
+    };
+    Ok(HttpResponse::from_parts(parts, body.into()))
 }
 
 /// Closed while the server wants no requests.

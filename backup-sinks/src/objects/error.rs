@@ -6,7 +6,7 @@ use backup_core::{Error, ErrorKind};
 
 /// A failure to do something at a place. The message has what the store answered, not what was sent: requests can hold
 /// signatures.
-pub(super) fn of(error: &object_store::Error, place: &str, doing: &str) -> Error {
+pub(crate) fn of(error: &object_store::Error, place: &str, doing: &str) -> Error {
     #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     if let Some(found) = over_http(error) {
         let (kind, cause) = found;

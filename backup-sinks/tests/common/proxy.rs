@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,8 @@ pub enum Plan {
     FromThenOn(usize, Fault),
     /// To every so manieth request one of [`PASSING`], in turn, as far as it can happen to such a request.
     InTurn(usize),
+    /// An object whose key ends so is replaced by so many bytes `n` once a part of it was read, before the answer comes.
+    ReplacedInReading(&'static str, usize),
     /// This to every put, and nothing to other requests.
     EveryPut(Fault),
     /// Takes the condition out of every put, so that the store behind it replaces objects: what a store looks like that
@@ -89,6 +91,7 @@ pub struct Proxy {
 #[derive(Debug, Default)]
 struct Seen {
     requests: AtomicUsize,
+    replaced: AtomicBool,
     /// Faults of [`Plan::InTurn`] whose turn is still to come.
     waiting: Mutex<VecDeque<Fault>>,
     struck: Mutex<BTreeMap<Fault, usize>>,
@@ -199,6 +202,13 @@ async fn serve(mut client: TcpStream, upstream: SocketAddr, plan: Plan, seen: &S
     }
     let Some(fault) = fault else {
         let response = ask(upstream, &request).await?;
+        if let Plan::ReplacedInReading(key, len) = plan
+            && request.header("range").is_some()
+            && request.path().ends_with(key)
+            && !seen.replaced.swap(true, Ordering::SeqCst)
+        {
+            put(upstream, &request.target, vec![b'n'; len]).await?;
+        }
         return send(&mut client, &response).await;
     };
     match fault {
@@ -230,6 +240,25 @@ async fn serve(mut client: TcpStream, upstream: SocketAddr, plan: Plan, seen: &S
             client.shutdown().await?;
         }
     }
+    Ok(())
+}
+
+/// Stores an object in moto, which looks at no signatures; `target` is its path, encoded.
+pub async fn put(server: SocketAddr, target: &str, body: Vec<u8>) -> io::Result<()> {
+    let headers = vec![
+        ("host".into(), server.to_string()),
+        (
+            "authorization".into(),
+            "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+                .into(),
+        ),
+        ("content-type".into(), "text/odd".into()),
+        ("x-amz-meta-owner".into(), "somebody".into()),
+        ("content-length".into(), body.len().to_string()),
+    ];
+    let request = Request { method: "PUT".into(), target: target.into(), headers, body };
+    let response = ask(server, &request).await?;
+    assert!(response.starts_with(b"HTTP/1.1 200"), "{target}: {}", String::from_utf8_lossy(&response));
     Ok(())
 }
 

@@ -135,6 +135,9 @@ pub enum Create {
     Files(commands::create_files::Args),
     /// Back up what a program writes to standard output; if it fails, no snapshot is made
     Command(commands::create_command::Args),
+    /// Back up the objects of a bucket
+    #[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+    Bucket(commands::create_bucket::Args),
 }
 
 /// Kinds of repairs.

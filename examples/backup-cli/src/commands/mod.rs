@@ -2,6 +2,8 @@
 
 pub mod cat;
 pub mod check;
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+pub mod create_bucket;
 pub mod create_command;
 pub mod create_files;
 pub mod demo;
@@ -33,6 +35,8 @@ pub async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Init(args) => init::run(args, context).await,
         Command::Create(Create::Files(args)) => create_files::run(args, context).await,
         Command::Create(Create::Command(args)) => create_command::run(args, context).await,
+        #[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+        Command::Create(Create::Bucket(args)) => create_bucket::run(args, context).await,
         Command::List(args) => list::run(args, context).await,
         Command::Show(args) => show::run(args, context).await,
         Command::Ls(args) => ls::run(args, context).await,
