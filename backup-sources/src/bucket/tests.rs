@@ -147,23 +147,26 @@ async fn whatever_is_read_first_nobody_waits_for_ever() {
             send.send((entry.clone(), run.open(&entry).await.unwrap())).await.unwrap();
         }
         drop(send);
-        let workers: Vec<_> = (0..readers)
-            .map(|_| {
-                let batches = batches.clone();
-                tokio::task::spawn_blocking(move || {
-                    while let Ok(first) = batches.recv_blocking() {
-                        for (entry, content) in [Some(first), batches.try_recv().ok()].into_iter().flatten() {
-                            let (bytes, notice) = read(content).unwrap();
-                            let number: u8 = entry.name.to_string().parse().unwrap();
-                            assert_eq!(bytes.len() as u64, entry.size.unwrap(), "{number}");
-                            assert!(bytes.iter().all(|byte| *byte == number) && notice.is_none());
-                        }
+        let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
+        for _ in 0..readers {
+            let (batches, ended) = (batches.clone(), ended.clone());
+            // Not a task: a runtime waits for those that block, and this test should fail rather than hang.
+            std::thread::spawn(move || {
+                while let Ok(first) = batches.recv_blocking() {
+                    for (entry, content) in [Some(first), batches.try_recv().ok()].into_iter().flatten() {
+                        let (bytes, notice) = read(content).unwrap();
+                        let number: u8 = entry.name.to_string().parse().unwrap();
+                        assert_eq!(bytes.len() as u64, entry.size.unwrap(), "{number}");
+                        assert!(bytes.iter().all(|byte| *byte == number) && notice.is_none());
                     }
-                })
-            })
-            .collect();
-        for worker in workers {
-            tokio::time::timeout(Duration::from_secs(60), worker).await.expect("it hangs").unwrap();
+                }
+                ended.send(()).unwrap();
+            });
+        }
+        drop(ended);
+        for _ in 0..readers {
+            let end = tokio::time::timeout(Duration::from_secs(30), ends.recv()).await;
+            assert_eq!(end.expect("it hangs"), Some(()), "a reader failed");
         }
         run.finish().await.unwrap();
     }
