@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use crate::{Error, ErrorKind, Result};
 
+mod text;
 mod zstd;
 
-pub use self::zstd::Zstd;
+pub use zstd::Zstd;
 
 /// What a stored object is; part of every key derivation and of everything authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
