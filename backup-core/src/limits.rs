@@ -8,9 +8,9 @@ pub const NAME_BYTES_MAX: usize = 64 * 1024;
 pub const FRAME_PLAIN_BYTES_MAX: usize = 16 * MIB;
 /// Most bytes of one frame as stored: incompressible plaintext plus the overhead of the transforms.
 pub const FRAME_STORED_BYTES_MAX: usize = FRAME_PLAIN_BYTES_MAX + 64 * 1024;
-/// Plaintext after which a worker closes a frame. What a small file costs to read is a frame; the longer it is, the better it is
-/// compressed: source code takes 6 % less in frames of 2 MiB than in those of 1 MiB.
-pub const FRAME_TARGET_BYTES: usize = 2 * MIB;
+/// Plaintext after which a worker closes a frame. Reading a small file costs reading a frame; and the longer frames are, the less
+/// small files take that are alike.
+pub const FRAME_TARGET_BYTES: usize = 4 * MIB;
 /// Largest chunk.
 pub const CHUNK_BYTES_MAX: usize = 8 * MIB;
 /// Smallest permitted minimum chunk size: the gear window must fit.

@@ -81,7 +81,10 @@ pub struct FrameContext<'a> {
     pub ordinal: u32,
     /// Bytes of plaintext in the frame, before every transform.
     pub plain_len: usize,
-    /// Everything above and the object's header, in the form that the format specifies for associated data.
+    /// How many chunks the frame holds: many short ones are small files beside each other. 0 for what is not content, and
+    /// while a frame is decoded.
+    pub chunks: usize,
+    /// Everything above `chunks` and the object's header, in the form that the format specifies for associated data.
     pub associated_data: &'a [u8],
 }
 

@@ -357,6 +357,7 @@ async fn compression_bombs_stay_within_what_was_claimed() {
     let zstd = Zstd::default();
     let mut bomb = Vec::new();
     let context = backup_core::FrameContext {
+        chunks: 1,
         repository: &[0; 16],
         object_type: ObjectType::Data,
         salt: &[0; 32],

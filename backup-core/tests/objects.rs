@@ -104,7 +104,7 @@ fn frames_come_back_through_as_many_transforms_as_there_may_be_whichever_were_ap
         let mut writer = writer(&transforms);
         let frames: Vec<Vec<u8>> = (0..40).map(|len| vec![len as u8; len]).collect();
         for frame in &frames {
-            writer.push_frame_checked(frame, &[], Some(&mut Vec::new())).unwrap();
+            writer.push_frame_checked(frame, &[], &mut Scratch::default(), Some(&mut Vec::new())).unwrap();
         }
         let sealed = writer.finish().unwrap();
         let opened: Vec<_> = frames_of(&sealed, &set(&transforms)).into_iter().map(Result::unwrap).collect();

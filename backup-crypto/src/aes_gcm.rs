@@ -139,6 +139,7 @@ mod tests {
 
     fn frame(ordinal: u32, associated_data: &[u8]) -> FrameContext<'_> {
         FrameContext {
+            chunks: 1,
             repository: &REPOSITORY.0,
             object_type: ObjectType::Data,
             salt: &SALT,

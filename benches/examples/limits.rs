@@ -178,6 +178,7 @@ impl Stages {
             self.seal = None;
         }
         let context = FrameContext {
+            chunks: 1,
             repository: &repository,
             object_type: ObjectType::Data,
             salt: &salt,

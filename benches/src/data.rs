@@ -160,6 +160,7 @@ mod tests {
     #[test]
     fn data_shrinks_as_its_kind_says() {
         let frame = FrameContext {
+            chunks: 1,
             repository: &[0; 16],
             object_type: ObjectType::Data,
             salt: &[0; 32],

@@ -230,6 +230,7 @@ fn unpack(protection: &dyn Protection, pack: &[u8], scratch: &mut Scratch) {
 
 fn frame(repository: &[u8; 16], plain_len: usize) -> FrameContext<'_> {
     FrameContext {
+        chunks: 1,
         repository,
         object_type: ObjectType::Data,
         salt: &SALT,

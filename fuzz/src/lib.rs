@@ -68,6 +68,7 @@ pub fn zstd(input: &[u8]) {
     let Some((&[max_low, max_high, level], input)) = input.split_first_chunk() else { return };
     let max = usize::from(u16::from_le_bytes([max_low, max_high]));
     let frame = FrameContext {
+        chunks: 1,
         repository: &REPOSITORY.0,
         object_type: ObjectType::Data,
         salt: &[0; 32],

@@ -174,6 +174,7 @@ fn encode(transform: &dyn Transform, object: &Object, ordinal: u32, plain: &[u8]
 
 fn context(object: &Object, ordinal: u32, plain_len: usize) -> FrameContext<'_> {
     FrameContext {
+        chunks: 1,
         repository: &object.repository,
         object_type: object.object_type,
         salt: &object.salt,

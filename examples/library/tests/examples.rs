@@ -130,6 +130,7 @@ fn custom_transform_undoes_what_it_did_and_refuses_the_rest() {
     let transform = custom_transform::Shuffle4;
     backup_core::testing::transform::conformance(&transform, &Default::default()).unwrap();
     let frame = FrameContext {
+        chunks: 1,
         repository: &[0; 16],
         object_type: ObjectType::Data,
         salt: &[0; 32],

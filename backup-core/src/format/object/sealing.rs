@@ -21,6 +21,15 @@ pub(super) struct DirectoryTail {
     pub(super) signature_len: u16,
 }
 
+/// What a frame holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Holds {
+    /// So many chunks.
+    Chunks(usize),
+    /// The directory.
+    Directory(DirectoryTail),
+}
+
 /// The chain of one object, with what is bound into every seal.
 #[derive(Debug)]
 pub(super) struct Sealing {
@@ -59,6 +68,7 @@ impl Sealing {
 
     fn context<'a>(&'a self, ordinal: u32, plain_len: usize, associated_data: &'a [u8]) -> FrameContext<'a> {
         FrameContext {
+            chunks: 0,
             repository: &self.repository.0,
             object_type: self.object_type,
             salt: &self.salt,
@@ -73,18 +83,22 @@ impl Sealing {
         &self,
         ordinal: u32,
         plain: &[u8],
-        directory: Option<DirectoryTail>,
+        holds: Holds,
         scratch: &mut Scratch,
         output: &mut Vec<u8>,
         mut check: Option<&mut Vec<u8>>,
     ) -> Result<u8> {
         let plain_len = len_u32(plain.len())?;
+        let (chunks, directory) = match holds {
+            Holds::Chunks(chunks) => (chunks, None),
+            Holds::Directory(tail) => (0, Some(tail)),
+        };
         let mut mask = 0_u8;
         let mut applied = false;
         for (bit, transform) in self.transforms.iter().enumerate() {
             scratch.back.clear();
             let input = if applied { &scratch.front[..] } else { plain };
-            let frame = self.context(ordinal, plain.len(), &self.header_hash);
+            let frame = FrameContext { chunks, ..self.context(ordinal, plain.len(), &self.header_hash) };
             if transform.encode(&frame, input, &mut scratch.back)? == Encoded::Applied {
                 if let Some(check) = &mut check {
                     check_step(&**transform, &frame, input, &scratch.back, check)?;

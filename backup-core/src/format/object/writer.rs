@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::UNSIGNED;
 use super::header::ObjectHeader;
-use super::sealing::{DirectoryTail, Scratch, Sealing, len_u32};
+use super::sealing::{DirectoryTail, Holds, Scratch, Sealing, len_u32};
 use super::trailer::Trailer;
 use crate::format::directory::{ChunkRecord, Directory, FrameRecord};
 use crate::limits;
@@ -95,15 +95,20 @@ impl ObjectWriter {
 
     /// Transforms, seals and appends a frame; returns its ordinal.
     pub fn push_frame(&mut self, plain: &[u8], chunks: &[ChunkRecord]) -> Result<u32> {
-        self.push_frame_checked(plain, chunks, None)
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let pushed = self.push_frame_checked(plain, chunks, &mut scratch, None);
+        self.scratch = scratch;
+        pushed
     }
 
-    /// [`push_frame`](Self::push_frame) that decodes what it encoded, step by step, into the buffer `check`. A step that
-    /// does not give back its input is [`ErrorKind::Internal`] and names its transform.
+    /// [`push_frame`](Self::push_frame) with the memory of the caller, who has it from object to object, that decodes what it
+    /// encoded, step by step, into the buffer `check`. A step that does not give back its input is [`ErrorKind::Internal`] and
+    /// names its transform.
     pub fn push_frame_checked(
         &mut self,
         plain: &[u8],
         chunks: &[ChunkRecord],
+        scratch: &mut Scratch,
         check: Option<&mut Vec<u8>>,
     ) -> Result<u32> {
         if self.broken || !self.has_room(chunks.len()) || plain.len() > limits::FRAME_PLAIN_BYTES_MAX {
@@ -114,8 +119,14 @@ impl ObjectWriter {
         let ordinal =
             u32::try_from(self.directory.frames.len()).map_err(|_| Error::internal("too many frames"))?;
         let start = self.buffer.len();
-        let mask =
-            self.sealing.seal_frame(ordinal, plain, None, &mut self.scratch, &mut self.buffer, check)?;
+        let mask = self.sealing.seal_frame(
+            ordinal,
+            plain,
+            Holds::Chunks(chunks.len()),
+            scratch,
+            &mut self.buffer,
+            check,
+        )?;
         let stored = self.buffer.get(start..).unwrap_or_default();
         self.hash.update(stored);
         let frame =
@@ -142,7 +153,7 @@ impl ObjectWriter {
         let mask = self.sealing.seal_frame(
             ordinal,
             &plain,
-            Some(tail),
+            Holds::Directory(tail),
             &mut self.scratch,
             &mut self.buffer,
             check,

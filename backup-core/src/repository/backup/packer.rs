@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::format::directory::ChunkRecord;
-use crate::format::object::{ObjectWriter, SealedObject};
+use crate::format::object::{ObjectWriter, Scratch, SealedObject};
 use crate::format::page::PageRef;
 use crate::limits;
 use crate::repository::tree::PageSink;
@@ -34,6 +34,8 @@ pub(crate) struct Packer {
     frame: Vec<u8>,
     /// What frames are decoded into before they count as stored; kept from frame to frame.
     decoded: Vec<u8>,
+    /// What transforms write into; kept from pack to pack.
+    scratch: Scratch,
     chunks: Vec<ChunkRecord>,
     pack: Option<ObjectWriter>,
     packs: async_channel::Sender<FinishedPack>,
@@ -52,6 +54,7 @@ impl Packer {
             frame_target,
             frame: Vec::new(),
             decoded: Vec::new(),
+            scratch: Scratch::default(),
             chunks: Vec::new(),
             pack: None,
             packs,
@@ -75,6 +78,10 @@ impl Packer {
     }
 
     fn push(&mut self, id: ShortId, len: u32, bytes: &[u8]) -> Result<()> {
+        if self.frame.capacity() == 0 {
+            // Not more and more, each time with a copy: what is not written to costs no memory.
+            self.frame.reserve(self.frame_target.saturating_add(limits::MIB));
+        }
         self.frame.extend_from_slice(bytes);
         self.chunks.push(ChunkRecord { id, len });
         if self.frame.len() >= self.frame_target { self.flush_frame() } else { Ok(()) }
@@ -102,7 +109,7 @@ impl Packer {
         {
             let _processor = self.shared.job.resources().processor();
             let check = self.shared.verify_encoding.then_some(&mut self.decoded);
-            pack.push_frame_checked(&self.frame, &self.chunks, check)?;
+            pack.push_frame_checked(&self.frame, &self.chunks, &mut self.scratch, check)?;
         }
         self.frame.clear();
         self.chunks.clear();

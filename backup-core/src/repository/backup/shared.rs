@@ -163,7 +163,9 @@ impl Buffers {
     /// A buffer for a pack. Memory that nothing is ever written to costs none.
     pub(crate) fn take(&self) -> Vec<u8> {
         let kept = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
-        kept.unwrap_or_else(|| Vec::with_capacity(limits::PACK_TARGET_BYTES.saturating_add(2 * limits::MIB)))
+        kept.unwrap_or_else(|| {
+            Vec::with_capacity(limits::PACK_TARGET_BYTES.saturating_add(2 * limits::FRAME_TARGET_BYTES))
+        })
     }
 
     /// Takes back the memory of a pack if nobody else holds it.

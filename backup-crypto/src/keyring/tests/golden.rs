@@ -38,6 +38,7 @@ fn check(keyring: &Keyring) {
     let header = ProtectionHeader { epoch: 1, salt: [7; 32], commitment, encapsulation: Vec::new() };
     let opener = keyring.open(ObjectType::Data, &header).unwrap();
     let frame = FrameContext {
+        chunks: 1,
         repository: &keyring.repository.0,
         object_type: ObjectType::Data,
         salt: &[7; 32],

@@ -141,6 +141,7 @@ fn open(
     let opener = protection.open(object_type, header)?;
     let repository = protection.repository();
     let frame = FrameContext {
+        chunks: 1,
         repository: &repository.0,
         object_type,
         salt: &header.salt,
@@ -154,5 +155,13 @@ fn open(
 
 fn frame<'a>(protection: &dyn Protection, object_type: ObjectType, salt: &'a [u8; 32]) -> FrameContext<'a> {
     let repository: &'a [u8; 16] = Box::leak(Box::new(protection.repository().0));
-    FrameContext { repository, object_type, salt, ordinal: 0, plain_len: 7, associated_data: b"aad" }
+    FrameContext {
+        repository,
+        object_type,
+        salt,
+        ordinal: 0,
+        plain_len: 7,
+        chunks: 1,
+        associated_data: b"aad",
+    }
 }

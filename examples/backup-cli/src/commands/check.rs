@@ -190,6 +190,7 @@ fn trial(protection: &dyn Protection, job: &JobContext) -> Outcome<String> {
     let sealed = protection.seal(ObjectType::Evidence, salt)?;
     let header: &ProtectionHeader = &sealed.header;
     let frame = FrameContext {
+        chunks: 1,
         repository: &repository,
         object_type: ObjectType::Evidence,
         salt: &salt,

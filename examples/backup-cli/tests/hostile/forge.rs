@@ -407,6 +407,7 @@ impl Transform for Lies {
 /// What zstd makes of it.
 pub fn zstd(input: &[u8]) -> Vec<u8> {
     let context = FrameContext {
+        chunks: 1,
         repository: &[0; 16],
         object_type: ObjectType::Data,
         salt: &[0; 32],
