@@ -4,13 +4,17 @@
 
 /// Longest entry name.
 pub const NAME_BYTES_MAX: usize = 64 * 1024;
-/// Most plaintext in one frame. A frame is at most one chunk beyond [`FRAME_TARGET_BYTES`].
+/// Most plaintext in one frame. A frame is at most one chunk beyond [`SMALL_FILES_FRAME_TARGET_BYTES`].
 pub const FRAME_PLAIN_BYTES_MAX: usize = 16 * MIB;
 /// Most bytes of one frame as stored: incompressible plaintext plus the overhead of the transforms.
 pub const FRAME_STORED_BYTES_MAX: usize = FRAME_PLAIN_BYTES_MAX + 64 * 1024;
-/// Plaintext after which a worker closes a frame. Reading a small file costs reading a frame; and the longer frames are, the less
-/// small files take that are alike.
-pub const FRAME_TARGET_BYTES: usize = 4 * MIB;
+/// Plaintext after which a worker closes a frame of long content. A frame is what reading any of its chunks costs, and what
+/// a damaged byte does.
+pub const FRAME_TARGET_BYTES: usize = MIB;
+/// The same for small files: the more of them stand beside each other, the less those take that are alike.
+pub const SMALL_FILES_FRAME_TARGET_BYTES: usize = 4 * MIB;
+/// Chunks of long content have at least so many bytes on average; small files rarely do.
+pub const LONG_CHUNK_BYTES: usize = 64 * 1024;
 /// Largest chunk.
 pub const CHUNK_BYTES_MAX: usize = 8 * MIB;
 /// Smallest permitted minimum chunk size: the gear window must fit.

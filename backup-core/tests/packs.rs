@@ -4,6 +4,7 @@
 
 mod common;
 
+use backup_core::chunker::ChunkerParameters;
 use backup_core::format::directory::Directory;
 use backup_core::format::object::{ObjectHeader, ObjectOpener};
 use backup_core::repository::BackupOptions;
@@ -30,32 +31,37 @@ async fn packs(setup: &Setup, sink: &MemorySink, prefix: &str, kind: ObjectType)
 
 #[tokio::test]
 async fn frames_and_packs_are_filled_up_to_their_targets_and_little_beyond() {
-    let (setup, sink) = in_memory(Protect::Plain, SMALL).await;
-    let mut entries: Vec<_> =
-        (0..700).map(|i| TestEntry::file(&format!("small/{i:03}"), random(i, 30_000))).collect();
-    entries.push(TestEntry::file("long", random(1000, 40 * limits::MIB)));
-    setup.store(&TestSource::new(entries)).await;
+    let long = || TestEntry::file("long", random(1000, 40 * limits::MIB));
+    let small = (0..700).map(|i| TestEntry::file(&format!("small/{i:03}"), random(i, 30_000)));
+    // Small files, and what is cut into chunks as small, beside each other; and long content by itself.
+    for (parameters, entries, target, least) in [
+        (SMALL, [long()].into_iter().chain(small).collect(), limits::SMALL_FILES_FRAME_TARGET_BYTES, 13),
+        (ChunkerParameters::default(), vec![long()], limits::FRAME_TARGET_BYTES, 25),
+    ] {
+        let (setup, sink) = in_memory(Protect::Plain, parameters).await;
+        setup.store(&TestSource::new(entries)).await;
 
-    let packs = packs(&setup, &sink, "data/", ObjectType::Data).await;
-    let frame_max = limits::FRAME_TARGET_BYTES + SMALL.max_bytes as usize;
-    let (mut frames, mut short_frames, mut short_packs) = (0, 0, 0);
-    for (directory, len) in &packs {
-        short_packs += usize::from(*len < limits::PACK_TARGET_BYTES);
-        assert!(*len < limits::PACK_TARGET_BYTES + 2 * frame_max, "a pack has {len} bytes");
-        for frame in &directory.frames {
-            let plain = frame.plain_len as usize;
-            assert!(plain < frame_max, "a frame has {plain} bytes");
-            frames += 1;
-            short_frames += usize::from(plain < limits::FRAME_TARGET_BYTES);
+        let packs = packs(&setup, &sink, "data/", ObjectType::Data).await;
+        let frame_max = target + parameters.max_bytes as usize;
+        let (mut frames, mut short_frames, mut short_packs) = (0, 0, 0);
+        for (directory, len) in &packs {
+            short_packs += usize::from(*len < limits::PACK_TARGET_BYTES);
+            assert!(*len < limits::PACK_TARGET_BYTES + 2 * frame_max, "a pack has {len} bytes");
+            for frame in &directory.frames {
+                let plain = frame.plain_len as usize;
+                assert!(plain < frame_max, "a frame has {plain} bytes");
+                frames += 1;
+                short_frames += usize::from(plain < target);
+            }
         }
+        // Only what a worker holds at the end is not full.
+        let workers = setup.job.resources().workers();
+        assert!(
+            short_packs <= workers && short_frames <= workers,
+            "{short_packs} and {short_frames} of {frames}"
+        );
+        assert!(packs.len() > short_packs && frames >= least, "{} packs, {frames} frames", packs.len());
     }
-    // Only what a worker holds at the end is not full.
-    let workers = setup.job.resources().workers();
-    assert!(
-        short_packs <= workers && short_frames <= workers,
-        "{short_packs} and {short_frames} of {frames}"
-    );
-    assert!(packs.len() > short_packs && frames >= 13, "{} packs, {frames} frames", packs.len());
 }
 
 /// Only the long form, of 600 MB, has more chunks than a pack may hold.

@@ -36,7 +36,7 @@ mod worker;
 
 use assemble::{Assembler, Trees, Window};
 use feed::{Feeder, Parent};
-use packer::{Packer, SharedPages};
+use packer::{FrameTarget, Packer, SharedPages};
 use shared::Shared;
 use threads::Threads;
 use worker::Worker;
@@ -298,8 +298,12 @@ async fn run_pipeline(
     let (done_send, done) = async_channel::bounded(workers.saturating_mul(4));
     let (packs_send, packs) = async_channel::bounded(1);
     let window = Window::new();
-    let pages =
-        SharedPages::new(Packer::new(shared.clone(), ObjectType::Meta, PAGE_FRAME_BYTES, packs_send.clone()));
+    let pages = SharedPages::new(Packer::new(
+        shared.clone(),
+        ObjectType::Meta,
+        FrameTarget::Bytes(PAGE_FRAME_BYTES),
+        packs_send.clone(),
+    ));
 
     let mut threads = Threads::new(shared.clone(), {
         let (work, done, packs, window) = (work.clone(), done.clone(), packs.clone(), window.clone());
@@ -311,8 +315,7 @@ async fn run_pipeline(
         }
     });
     for number in 0..workers {
-        let content =
-            Packer::new(shared.clone(), ObjectType::Data, limits::FRAME_TARGET_BYTES, packs_send.clone());
+        let content = Packer::new(shared.clone(), ObjectType::Data, FrameTarget::Content, packs_send.clone());
         let worker = Worker::new(shared.clone(), content, pages.clone(), work.clone(), done_send.clone());
         threads.spawn(&format!("backup-work-{number}"), move || worker.run())?;
     }

@@ -7,7 +7,7 @@ use ::zstd::zstd_safe::CParameter;
 
 use super::text::looks_like_text;
 use super::{Encoded, FrameContext, Transform};
-use crate::{Error, Result};
+use crate::{Error, Result, limits};
 
 /// Zstandard; frames that it does not shrink by a thirty-second are left as they are.
 ///
@@ -22,8 +22,6 @@ pub struct Zstd {
 /// Levels by default.
 const LONG_TEXT_LEVEL: i32 = 2;
 const OTHER_LEVEL: i32 = 3;
-/// Chunks of long content are at least this long, on average: small files are rarely.
-const LONG_CHUNK_BYTES: usize = 64 * 1024;
 /// Contexts that a thread keeps, those used last.
 const CONTEXTS_MAX: usize = 2;
 /// By themselves the faster levels look back less far than a frame is long. As a power of two.
@@ -62,7 +60,7 @@ impl Zstd {
 }
 
 fn suitable(frame: &FrameContext<'_>, input: &[u8]) -> i32 {
-    let is_long = input.len().checked_div(frame.chunks).unwrap_or_default() >= LONG_CHUNK_BYTES;
+    let is_long = input.len().checked_div(frame.chunks).unwrap_or_default() >= limits::LONG_CHUNK_BYTES;
     if is_long && looks_like_text(input) { LONG_TEXT_LEVEL } else { OTHER_LEVEL }
 }
 

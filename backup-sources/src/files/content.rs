@@ -8,8 +8,9 @@ use backup_core::source::BlockingContent;
 use rustix::fs::{Advice, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
+use super::inode::Hidden;
 use super::{inode, metadata};
-use crate::system::{changed, describe, file_type, modified, size};
+use crate::system::{changed, file_type, modified, size};
 
 /// The longest path that the kernel resolves at once.
 const PATH_MAX: usize = 4096;
@@ -56,7 +57,7 @@ pub(super) struct FileContent {
     data_end: u64,
     ended: bool,
     /// What hid some of the inode's attributes.
-    hidden: Option<Errno>,
+    hidden: Option<Hidden>,
 }
 
 impl FileContent {
@@ -120,9 +121,7 @@ impl BlockingContent for FileContent {
         let state = |stat: &Stat| (size(stat), modified(stat), changed(stat));
         (state(&now) != state(&self.opened) || self.at != size(&self.opened))
             .then(|| "it changed while it was read".to_owned())
-            .or_else(|| {
-                self.hidden.map(|error| format!("its inode flags cannot be read: {}", describe(error)))
-            })
+            .or_else(|| self.hidden.map(|hidden| hidden.to_string()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a file system knows of an inode beside its stat: its flags, and when it was made.
 
 use std::ffi::CStr;
+use std::fmt;
 use std::os::fd::AsFd;
 
 use backup_core::Attribute;
@@ -9,9 +10,23 @@ use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 
 use crate::flags;
+use crate::system::describe;
 
-/// The attributes of an open file or directory, sorted; with the error that hid some, if any.
-pub(super) fn of_open(file: impl AsFd) -> (Vec<Attribute>, Option<Errno>) {
+/// Something of an inode that could not be read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hidden {
+    what: &'static str,
+    pub(super) error: Errno,
+}
+
+impl fmt::Display for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "its {} cannot be read: {}", self.what, describe(self.error))
+    }
+}
+
+/// The attributes of an open file or directory, sorted; with what could not be read, if anything.
+pub(super) fn of_open(file: impl AsFd) -> (Vec<Attribute>, Option<Hidden>) {
     let (mut attributes, mut failure) = born(&file, c"");
     match flags::get(&file) {
         Ok(Some(flags)) if flags & flags::SETTABLE != 0 => attributes.push(Attribute {
@@ -19,13 +34,13 @@ pub(super) fn of_open(file: impl AsFd) -> (Vec<Attribute>, Option<Errno>) {
             value: (flags & flags::SETTABLE).to_le_bytes().into(),
         }),
         Ok(_) => {}
-        Err(error) => failure = Some(error),
+        Err(error) => failure = Some(Hidden { what: "inode flags", error }),
     }
     (attributes, failure)
 }
 
 /// The attributes of `name` in `directory`, which is not opened: when it was made. Empty names mean what is open itself.
-pub(super) fn born(directory: impl AsFd, name: &CStr) -> (Vec<Attribute>, Option<Errno>) {
+pub(super) fn born(directory: impl AsFd, name: &CStr) -> (Vec<Attribute>, Option<Hidden>) {
     let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
     match rustix::fs::statx(directory, name, flags, StatxFlags::BTIME) {
         Ok(stat) if stat.stx_mask & StatxFlags::BTIME.bits() != 0 => {
@@ -35,6 +50,6 @@ pub(super) fn born(directory: impl AsFd, name: &CStr) -> (Vec<Attribute>, Option
         }
         // The file system, the kernel or a sandbox has no such times.
         Ok(_) | Err(Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::NOTSUP) => (Vec::new(), None),
-        Err(error) => (Vec::new(), Some(error)),
+        Err(error) => (Vec::new(), Some(Hidden { what: "time of birth", error })),
     }
 }

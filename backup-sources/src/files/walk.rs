@@ -8,6 +8,7 @@ use backup_core::{Attribute, Entry, EntryKind, EntryName, Item, OwnerNames, Skip
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::inode::Hidden;
 use super::links::{AWAITED_MAX, HardLinks};
 use super::listing::{Listing, ListingBuffer};
 use super::metadata::{self, Settling, Xattrs};
@@ -186,15 +187,14 @@ impl Walk {
     fn add_inode(
         &mut self,
         entry: &mut Entry,
-        (mut found, hidden): (Vec<Attribute>, Option<Errno>),
+        (mut found, hidden): (Vec<Attribute>, Option<Hidden>),
         out: &mut Vec<Item>,
     ) {
         // Their names stand before those of extended attributes.
         found.append(&mut entry.attributes);
         entry.attributes = found;
-        if let Some(error) = hidden.filter(|error| *error != Errno::NOENT) {
-            let why = format!("its inode flags cannot be read: {}", describe(error));
-            out.push(skipped(entry.name.as_bytes(), &why));
+        if let Some(hidden) = hidden.filter(|hidden| hidden.error != Errno::NOENT) {
+            out.push(skipped(entry.name.as_bytes(), &hidden.to_string()));
         }
     }
 

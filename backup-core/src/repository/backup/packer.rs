@@ -1,7 +1,8 @@
 //! From chunks to packs: frames are filled, transformed, sealed and collected; full packs are handed to the uploader.
 //!
-//! Each worker owns a packer for content, and the run has one for pages. A packer's frame is full at
-//! [`limits::FRAME_TARGET_BYTES`], its pack at [`limits::PACK_TARGET_BYTES`].
+//! Each worker owns a packer for content, and the run has one for pages. A frame of content is full at
+//! [`limits::FRAME_TARGET_BYTES`], or where it holds small files at [`limits::SMALL_FILES_FRAME_TARGET_BYTES`]; a pack is at
+//! [`limits::PACK_TARGET_BYTES`].
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +17,9 @@ use crate::{ChunkId, Error, Result, ShortId};
 use super::shared::Shared;
 
 // A frame that is not full yet has room for any chunk.
-const _: () = assert!(limits::FRAME_TARGET_BYTES + limits::CHUNK_BYTES_MAX <= limits::FRAME_PLAIN_BYTES_MAX);
+const _: () = assert!(
+    limits::SMALL_FILES_FRAME_TARGET_BYTES + limits::CHUNK_BYTES_MAX <= limits::FRAME_PLAIN_BYTES_MAX
+);
 
 /// A pack that is ready to be put.
 #[derive(Debug)]
@@ -25,12 +28,38 @@ pub(crate) struct FinishedPack {
     pub(crate) sealed: SealedObject,
 }
 
+/// When a frame is full.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum FrameTarget {
+    /// By what it holds.
+    Content,
+    /// At so many bytes.
+    Bytes(usize),
+}
+
+impl FrameTarget {
+    fn most(self) -> usize {
+        match self {
+            Self::Content => limits::SMALL_FILES_FRAME_TARGET_BYTES,
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+
+    fn is_reached(self, bytes: usize, chunks: usize) -> bool {
+        let is_long = || bytes.checked_div(chunks).unwrap_or_default() >= limits::LONG_CHUNK_BYTES;
+        match self {
+            Self::Content if bytes >= limits::FRAME_TARGET_BYTES && is_long() => true,
+            _ => bytes >= self.most(),
+        }
+    }
+}
+
 /// Collects new chunks into frames and packs.
 #[derive(Debug)]
 pub(crate) struct Packer {
     shared: Arc<Shared>,
     object_type: ObjectType,
-    frame_target: usize,
+    target: FrameTarget,
     frame: Vec<u8>,
     /// What frames are decoded into before they count as stored; kept from frame to frame.
     decoded: Vec<u8>,
@@ -45,13 +74,13 @@ impl Packer {
     pub(crate) fn new(
         shared: Arc<Shared>,
         object_type: ObjectType,
-        frame_target: usize,
+        target: FrameTarget,
         packs: async_channel::Sender<FinishedPack>,
     ) -> Self {
         Self {
             shared,
             object_type,
-            frame_target,
+            target,
             frame: Vec::new(),
             decoded: Vec::new(),
             scratch: Scratch::default(),
@@ -80,11 +109,11 @@ impl Packer {
     fn push(&mut self, id: ShortId, len: u32, bytes: &[u8]) -> Result<()> {
         if self.frame.capacity() == 0 {
             // Not more and more, each time with a copy: what is not written to costs no memory.
-            self.frame.reserve(self.frame_target.saturating_add(limits::MIB));
+            self.frame.reserve(self.target.most().saturating_add(limits::MIB));
         }
         self.frame.extend_from_slice(bytes);
         self.chunks.push(ChunkRecord { id, len });
-        if self.frame.len() >= self.frame_target { self.flush_frame() } else { Ok(()) }
+        if self.target.is_reached(self.frame.len(), self.chunks.len()) { self.flush_frame() } else { Ok(()) }
     }
 
     /// Seals what the frame holds.

@@ -164,7 +164,10 @@ impl Buffers {
     pub(crate) fn take(&self) -> Vec<u8> {
         let kept = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
         kept.unwrap_or_else(|| {
-            Vec::with_capacity(limits::PACK_TARGET_BYTES.saturating_add(2 * limits::FRAME_TARGET_BYTES))
+            Vec::with_capacity(
+                limits::PACK_TARGET_BYTES
+                    .saturating_add(limits::SMALL_FILES_FRAME_TARGET_BYTES + limits::MIB),
+            )
         })
     }
 
