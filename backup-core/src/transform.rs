@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, limits};
 
 mod text;
 mod zstd;
@@ -86,6 +86,11 @@ pub struct FrameContext<'a> {
     pub chunks: usize,
     /// Everything above `chunks` and the object's header, in the form that the format specifies for associated data.
     pub associated_data: &'a [u8],
+}
+
+/// Whether so many chunks of so many bytes are of long content, and not small files beside each other.
+pub fn is_long_content(bytes: usize, chunks: usize) -> bool {
+    bytes.checked_div(chunks).unwrap_or_default() >= limits::LONG_CHUNK_BYTES
 }
 
 /// What [`Transform::encode`] decided.

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backup_core::chunker::{Chunker, ChunkerParameters};
-use backup_core::limits::{FRAME_TARGET_BYTES, INLINE_BYTES_MAX, MIB};
+use backup_core::limits::{FRAME_TARGET_BYTES, INLINE_BYTES_MAX, MIB, SMALL_FILES_FRAME_TARGET_BYTES};
+use backup_core::transform::is_long_content;
 use backup_core::{Encoded, FrameContext, JobContext, ObjectType, Protection, Sink, Transform, Zstd};
 use backup_crypto::{Keyring, Recipient};
 use backup_sinks::MemorySink;
@@ -56,6 +57,7 @@ struct Stages {
     content: Vec<u8>,
     ends: Vec<usize>,
     frame: Vec<u8>,
+    chunks: usize,
     compressed: Vec<u8>,
     sealed: Vec<u8>,
     hash: Sha256,
@@ -81,6 +83,7 @@ impl Stages {
             content: Vec::new(),
             ends: Vec::new(),
             frame: Vec::new(),
+            chunks: 0,
             compressed: Vec::new(),
             sealed: Vec::new(),
             hash: Sha256::new(),
@@ -156,7 +159,11 @@ impl Stages {
         for (chunk, id) in chunks.into_iter().zip(ids) {
             if self.seen.insert(id.short().0.to_be_bytes()) {
                 self.frame.extend_from_slice(&content[chunk]);
-                if self.frame.len() >= FRAME_TARGET_BYTES {
+                self.chunks += 1;
+                // As the engine closes them.
+                let long = is_long_content(self.frame.len(), self.chunks);
+                let target = if long { FRAME_TARGET_BYTES } else { SMALL_FILES_FRAME_TARGET_BYTES };
+                if self.frame.len() >= target {
                     self.frame();
                 }
             }
@@ -178,7 +185,7 @@ impl Stages {
             self.seal = None;
         }
         let context = FrameContext {
-            chunks: 1,
+            chunks: std::mem::take(&mut self.chunks),
             repository: &repository,
             object_type: ObjectType::Data,
             salt: &salt,

@@ -6,8 +6,8 @@ use ::zstd::bulk::{Compressor, Decompressor};
 use ::zstd::zstd_safe::CParameter;
 
 use super::text::looks_like_text;
-use super::{Encoded, FrameContext, Transform};
-use crate::{Error, Result, limits};
+use super::{Encoded, FrameContext, Transform, is_long_content};
+use crate::{Error, Result};
 
 /// Zstandard; frames that it does not shrink by a thirty-second are left as they are.
 ///
@@ -60,8 +60,10 @@ impl Zstd {
 }
 
 fn suitable(frame: &FrameContext<'_>, input: &[u8]) -> i32 {
-    let is_long = input.len().checked_div(frame.chunks).unwrap_or_default() >= limits::LONG_CHUNK_BYTES;
-    if is_long && looks_like_text(input) { LONG_TEXT_LEVEL } else { OTHER_LEVEL }
+    match is_long_content(input.len(), frame.chunks) && looks_like_text(input) {
+        true => LONG_TEXT_LEVEL,
+        false => OTHER_LEVEL,
+    }
 }
 
 /// The thread's context for a level, moved to the end of those it keeps.
@@ -142,6 +144,44 @@ impl Transform for Zstd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_texts_have_the_faster_level_and_all_else_the_smaller_one() {
+        let text: Vec<u8> =
+            (0..100_000).flat_map(|n| format!("{} and {};\n", n * n, n % 77).into_bytes()).collect();
+        let numbers: Vec<u8> = (0..200_000_u32).flat_map(|n| (n * n % 70_000).to_le_bytes()).collect();
+        for (input, chunks, expected) in [
+            (&text, 1, 2),
+            (&text, 20, 2),
+            (&text, 1000, 3),
+            (&text, 0, 3),
+            (&numbers, 1, 3),
+            (&numbers, 1000, 3),
+        ] {
+            let frame = FrameContext {
+                chunks,
+                repository: &[0; 16],
+                object_type: crate::ObjectType::Data,
+                salt: &[0; 32],
+                ordinal: 0,
+                plain_len: input.len(),
+                associated_data: &[],
+            };
+            let encoded = |zstd: Zstd| {
+                let mut output = Vec::new();
+                assert_eq!(zstd.encode(&frame, input, &mut output).unwrap(), Encoded::Applied);
+                output
+            };
+            let (faster, smaller) = (encoded(Zstd::new(2).unwrap()), encoded(Zstd::new(3).unwrap()));
+            assert_ne!(faster, smaller);
+            let chosen = if encoded(Zstd::default()) == faster { 2 } else { 3 };
+            assert_eq!(
+                (chosen, encoded(Zstd::default()) == smaller),
+                (expected, expected == 3),
+                "{chunks} chunks"
+            );
+        }
+    }
 
     #[test]
     fn a_thread_keeps_the_contexts_used_last() {

@@ -11,7 +11,7 @@ use crate::format::object::{ObjectWriter, Scratch, SealedObject};
 use crate::format::page::PageRef;
 use crate::limits;
 use crate::repository::tree::PageSink;
-use crate::transform::ObjectType;
+use crate::transform::{ObjectType, is_long_content};
 use crate::{ChunkId, Error, Result, ShortId};
 
 use super::shared::Shared;
@@ -46,9 +46,8 @@ impl FrameTarget {
     }
 
     fn is_reached(self, bytes: usize, chunks: usize) -> bool {
-        let is_long = || bytes.checked_div(chunks).unwrap_or_default() >= limits::LONG_CHUNK_BYTES;
         match self {
-            Self::Content if bytes >= limits::FRAME_TARGET_BYTES && is_long() => true,
+            Self::Content if is_long_content(bytes, chunks) && bytes >= limits::FRAME_TARGET_BYTES => true,
             _ => bytes >= self.most(),
         }
     }

@@ -2,7 +2,7 @@
 
 use backup_core::config::Component;
 
-use super::snapshot::{self, Naming};
+use super::snapshot::Making;
 use crate::context::Context;
 use crate::exit::Outcome;
 
@@ -14,24 +14,12 @@ pub struct Args {
     #[arg(value_name = "URL")]
     url: String,
     #[command(flatten)]
-    naming: Naming,
-    /// Read everything and store nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Decode again what was compressed and encrypted, and compare, before it is stored
-    #[arg(long)]
-    verify_encoding: bool,
+    making: Making,
 }
 
 /// Makes the snapshot.
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let bucket = Component::new("bucket").with("url", args.url);
     let source = context.registry.make_source(&bucket, "create bucket", "", &context.build()).await?;
-    let location = context.location()?;
-    let repository = context.open(&location).await?;
-    let mut options = args.naming.options(args.dry_run);
-    options.transforms = context.writing(&location)?;
-    options.verify_encoding = args.verify_encoding;
-    let report = snapshot::take(context, &repository, source, &options, false).await?;
-    snapshot::finish(context, &report)
+    args.making.of(source, false, context).await
 }

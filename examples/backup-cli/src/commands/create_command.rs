@@ -6,7 +6,7 @@ use std::sync::Arc;
 use backup_core::config::Span;
 use backup_sources::CommandSource;
 
-use super::snapshot::{self, Naming};
+use super::snapshot::Making;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 
@@ -20,13 +20,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME")]
     timeout: Option<Span>,
     #[command(flatten)]
-    naming: Naming,
-    /// Read everything and store nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Decode again what was compressed and encrypted, and compare, before it is stored
-    #[arg(long)]
-    verify_encoding: bool,
+    making: Making,
     /// The program and its arguments, after `--`; no shell is involved
     #[arg(required = true, last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -38,11 +32,5 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     if let Some(timeout) = args.timeout {
         source = source.timeout(timeout.duration());
     }
-    let location = context.location()?;
-    let repository = context.open(&location).await?;
-    let mut options = args.naming.options(args.dry_run);
-    options.transforms = context.writing(&location)?;
-    options.verify_encoding = args.verify_encoding;
-    let report = snapshot::take(context, &repository, Arc::new(source), &options, false).await?;
-    snapshot::finish(context, &report)
+    args.making.of(Arc::new(source), false, context).await
 }

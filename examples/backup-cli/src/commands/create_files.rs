@@ -6,7 +6,7 @@ use std::sync::Arc;
 use backup_core::config::ByteSize;
 use backup_sources::FilesSource;
 
-use super::snapshot::{self, Naming};
+use super::snapshot::Making;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::parse::ViewOf;
@@ -39,13 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "VIEW")]
     view: Option<ViewOf>,
     #[command(flatten)]
-    naming: Naming,
-    /// Read everything and store nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Decode again what was compressed and encrypted, and compare, before it is stored
-    #[arg(long)]
-    verify_encoding: bool,
+    making: Making,
 }
 
 /// Makes the snapshot.
@@ -77,11 +71,5 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         builder = view.add_to(builder);
     }
     let source = Arc::new(builder.build().map_err(Failure::input)?);
-    let location = context.location()?;
-    let repository = context.open(&location).await?;
-    let mut options = args.naming.options(args.dry_run);
-    options.transforms = context.writing(&location)?;
-    options.verify_encoding = args.verify_encoding;
-    let report = snapshot::take(context, &repository, source, &options, true).await?;
-    snapshot::finish(context, &report)
+    args.making.of(source, true, context).await
 }

@@ -1,6 +1,5 @@
 //! What the commands that make snapshots share.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -16,34 +15,53 @@ use crate::human;
 use crate::parse::Tag;
 
 /// What a snapshot is called.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub(super) struct Naming {
+#[derive(Debug, clap::Args)]
+struct Naming {
     /// The series of snapshots that this one belongs to
     #[arg(long, value_name = "LABEL")]
-    pub(super) label: Option<String>,
+    label: Option<String>,
     /// A tag; repeat for more
     #[arg(long = "tag", value_name = "KEY=VALUE")]
-    pub(super) tags: Vec<Tag>,
+    tags: Vec<Tag>,
     /// The host to record [default: this one]
     #[arg(long, value_name = "HOST")]
-    pub(super) host: Option<String>,
+    host: Option<String>,
     /// Free words about it
     #[arg(long, value_name = "WORDS")]
-    pub(super) description: Option<String>,
+    description: Option<String>,
 }
 
-impl Naming {
-    /// Options of a backup with these names.
-    pub(super) fn options(self, dry_run: bool) -> BackupOptions {
-        let tags: BTreeMap<String, String> = self.tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
-        BackupOptions {
-            host: self.host.unwrap_or_else(host),
-            label: self.label,
-            description: self.description,
-            tags,
-            dry_run,
+/// What the commands that make one snapshot take beside their source.
+#[derive(Debug, clap::Args)]
+pub(super) struct Making {
+    #[command(flatten)]
+    naming: Naming,
+    /// Read everything and store nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Decode again what was compressed and encrypted, and compare, before it is stored
+    #[arg(long)]
+    verify_encoding: bool,
+}
+
+impl Making {
+    /// Makes the snapshot and writes the report; `walkable` as for [`take`].
+    pub(super) async fn of(self, source: Arc<dyn Source>, walkable: bool, context: &mut Context) -> Outcome {
+        let location = context.location()?;
+        let repository = context.open(&location).await?;
+        let Naming { label, tags, host: named, description } = self.naming;
+        let options = BackupOptions {
+            host: named.unwrap_or_else(host),
+            label,
+            description,
+            tags: tags.into_iter().map(|tag| (tag.key, tag.value)).collect(),
+            dry_run: self.dry_run,
+            verify_encoding: self.verify_encoding,
+            transforms: context.writing(&location)?,
             ..BackupOptions::default()
-        }
+        };
+        let report = take(context, &repository, source, &options, walkable).await?;
+        finish(context, &report)
     }
 }
 
@@ -130,7 +148,7 @@ pub(super) fn name_skipped(context: &mut Context, report: &BackupReport) {
 }
 
 /// Writes the result of one snapshot.
-pub(super) fn finish(context: &mut Context, report: &BackupReport) -> Outcome {
+fn finish(context: &mut Context, report: &BackupReport) -> Outcome {
     let exit = conclude(context, report);
     context.output.document(&document(report), |out| write(report, out))?;
     Ok(exit)
