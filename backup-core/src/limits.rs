@@ -32,7 +32,7 @@ pub const CONTROL_BYTES_MAX: usize = MIB;
 /// Largest snapshot object; what grows with the number of entries is paged and does not count.
 pub const SNAPSHOT_BYTES_MAX: usize = 16 * MIB;
 /// Content at most this long stands in its entry instead of a chunk.
-pub const INLINE_BYTES_MAX: usize = 96;
+pub const INLINE_BYTES_MAX: usize = 384;
 /// Most chunks that an entry lists itself; longer lists are paged.
 pub const INLINE_CHUNKS_MAX: usize = 32;
 /// Plaintext after which a page is cut wherever it is.

@@ -36,6 +36,15 @@ impl OwnerNames {
         self.users.is_empty() && self.groups.is_empty()
     }
 
+    /// Adds the names of those that it does not name.
+    pub(crate) fn add_missing(&mut self, others: &Self) {
+        for (names, others) in [(&mut self.users, &others.users), (&mut self.groups, &others.groups)] {
+            for (id, name) in others {
+                names.entry(*id).or_insert_with(|| name.clone());
+            }
+        }
+    }
+
     /// The same names without those that the format has no room for.
     #[must_use]
     pub(crate) fn within_limits(mut self) -> Self {

@@ -32,6 +32,8 @@ pub struct SourceInfo {
     pub identity: Vec<String>,
     /// The order of its entries.
     pub order: EntryOrder,
+    /// Whether extended attributes of its files come with their content, and stay with content that is not read again.
+    pub xattrs_with_content: bool,
 }
 
 impl SourceInfo {
@@ -41,6 +43,7 @@ impl SourceInfo {
             kind: kind.into(),
             identity: identity.into_iter().map(Into::into).collect(),
             order: EntryOrder::Sorted,
+            xattrs_with_content: false,
         }
     }
 
@@ -48,6 +51,14 @@ impl SourceInfo {
     #[must_use]
     pub fn unsorted(mut self) -> Self {
         self.order = EntryOrder::Unsorted;
+        self
+    }
+
+    /// The same source, whose files have their extended attributes from [`BlockingContent::attributes`]: an unchanged file then
+    /// costs no look at them. Its stamps must change when they do.
+    #[must_use]
+    pub fn xattrs_with_content(mut self) -> Self {
+        self.xattrs_with_content = true;
         self
     }
 }
@@ -156,9 +167,10 @@ pub trait BlockingContent: Send {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Called once after the end was read, before [`finish`](BlockingContent::finish): attributes of the entry that are
-    /// known only now that its content is open. Their names begin with [`CONTENT_PREFIX`](crate::entry::CONTENT_PREFIX);
-    /// others are ignored, and so are those that the entry has already. They stay with the content: an entry whose
-    /// content is taken from the parent snapshot has the parent's.
+    /// known only now that its content is open. Their names begin with [`CONTENT_PREFIX`](crate::entry::CONTENT_PREFIX), or,
+    /// where the source [says so](field@SourceInfo::xattrs_with_content), with [`XATTR_PREFIX`](crate::entry::XATTR_PREFIX); others
+    /// are ignored, and so are those that the entry has already. They stay with the content: an entry whose content is
+    /// taken from the parent snapshot has the parent's.
     fn attributes(&mut self) -> Vec<Attribute> {
         Vec::new()
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::{Error, ErrorKind, Result, limits};
 
-mod text;
+mod looks;
 mod zstd;
 
 pub use zstd::Zstd;

@@ -89,7 +89,7 @@ async fn one_changed_file_in_a_directory_of_100_000_stores_little_beyond_its_chu
         })
         .collect();
     setup.store(&TestSource::new(entries.clone())).await;
-    for (at, bytes) in [(50_000, 10_000), (3, 200), (99_999, 3_000_000)] {
+    for (at, bytes) in [(50_000, 10_000), (3, 500), (99_999, 3_000_000)] {
         let name = entries[at].entry.name.to_string();
         entries[at] = TestEntry::file(&name, random(1_000_000 + at as u64, bytes)).stamped();
         let source = TestSource::new(entries.clone());

@@ -115,3 +115,49 @@ async fn a_source_has_as_many_parts_of_an_identity_as_are_allowed_and_no_more() 
     let read = setup.repository.snapshots(&setup.job).await.unwrap();
     assert_eq!(read.iter().map(|snapshot| snapshot.identity.len()).collect::<Vec<_>>(), [most]);
 }
+
+/// An access list that lets one user read, as Linux stores it (`acl(5)`).
+fn access_list(user: u32) -> Vec<u8> {
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in
+        [(1_u16, 6_u16, u32::MAX), (2, 4, user), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)]
+    {
+        list.extend(tag.to_le_bytes());
+        list.extend(permissions.to_le_bytes());
+        list.extend(id.to_le_bytes());
+    }
+    list
+}
+
+#[tokio::test]
+async fn an_unchanged_file_keeps_its_extended_attributes_and_the_names_in_its_access_list() {
+    use rustix::fs::XattrFlags;
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+    let daemon = passwd.lines().find_map(|line| line.strip_prefix("daemon:x:")).unwrap();
+    let daemon: u32 = daemon.split(':').next().unwrap().parse().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("file");
+    std::fs::write(&file, vec![7; 5_000]).unwrap();
+    let set = |name: &str, value: &[u8]| rustix::fs::setxattr(&file, name, value, XattrFlags::empty());
+    set("user.kind", b"first").expect("these tests need a file system with extended attributes");
+    let listed = set("system.posix_acl_access", &access_list(daemon)).is_ok();
+    // So that its stamp counts.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let (setup, _) = in_memory(Protect::Plain, SMALL).await;
+    let source = backup_sources::FilesSource::new(scratch.path()).unwrap();
+    for (round, kind, read) in [(0, "first", 5_000), (1, "first", 0), (2, "first", 0), (3, "second", 5_000)] {
+        if round == 3 {
+            set("user.kind", b"second").unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let report = setup.repository.backup(&source, &BackupOptions::default(), &setup.job).await.unwrap();
+        assert_eq!(report.bytes_read, read, "round {round}");
+        let id = report.snapshot.unwrap();
+        let (found, _) = setup.restore(id).await.unwrap();
+        let stored = found.iter().find(|(name, _)| name.file_name() == b"file").unwrap().1;
+        assert_eq!(stored.entry.attribute(b"xattr:user.kind"), Some(kind.as_bytes()), "round {round}");
+        let snapshot = setup.repository.snapshot(id, &setup.job).await.unwrap();
+        let name = snapshot.owner_names().users.get(&daemon).map(String::as_str);
+        assert_eq!(name, listed.then_some("daemon"), "round {round}");
+    }
+}

@@ -52,7 +52,8 @@ impl PassphraseCost {
         self.lanes
     }
 
-    /// Argon2id version 0x13 of `passphrase` and `salt`. Takes a good part of a second: blocking.
+    /// Argon2id version 0x13 of `passphrase` and `salt`. Takes a good part of a second: blocking. Lanes run
+    /// side by side on the process-wide threads of the crate `rayon`, as many as there are processors.
     pub(crate) fn stretch(self, passphrase: &[u8], salt: &[u8; 32]) -> Result<Secret> {
         let refused = |e: argon2::Error| {
             Error::new(ErrorKind::Io, format!("Argon2id with {} KiB failed: {e}", self.memory_kib))

@@ -15,6 +15,7 @@ mod buffers;
 #[cfg(test)]
 mod crash;
 mod delete;
+mod direct;
 // Public where tests may use it.
 #[cfg_attr(not(any(test, feature = "testing")), allow(unreachable_pub))]
 pub mod disk;
@@ -40,6 +41,9 @@ mod tree;
 /// **Closed.** Files are created with mode 0400 and directories with 0700. Nothing below the root is reached through a
 /// symbolic link (the root itself may be one). All of it must be one file system, which distinguishes upper and lower
 /// case.
+///
+/// **Beside the page cache.** Objects of a megabyte and more are written with `O_DIRECT` where the file system has it, so that a
+/// backup does not push out what the machine's services read.
 ///
 /// What differs from an object store: no key may continue below another (`a` and `a/b`), and a component longer than
 /// the file system's names (255 bytes) is refused. An object's `created` is its file's time of modification, by the

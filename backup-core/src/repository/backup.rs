@@ -42,7 +42,7 @@ use threads::Threads;
 use worker::Worker;
 
 /// Plaintext after which a frame of pages is closed: small, so that reading one page reads little else.
-const PAGE_FRAME_BYTES: usize = 128 * 1024;
+const PAGE_FRAME_BYTES: usize = 512 * 1024;
 
 /// Which snapshot unchanged entries are taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -187,18 +187,20 @@ impl Repository {
         }
         let (view, snapshots) = self.view_for_writing(job).await?;
         let parent = self.choose_parent(snapshots, &info, options, job).await?;
-        let parent_id = parent.as_ref().map(|(id, _)| *id);
-        let parent = parent.and_then(|(_, root)| Some(Parent { reader: view.clone(), root: root? }));
+        let parent_id = parent.as_ref().map(|parent| parent.info.id);
+        let walked =
+            parent.as_ref().and_then(|parent| Some(Parent { reader: view.clone(), root: parent.tree? }));
 
         let known = KnownChunks::new(view.index.clone(), job.resources());
         let chunker = self.chunker()?;
         let store = self.store().clone();
         let mut shared = Shared::new(store, known, chunker, transforms, job.clone(), lease, options);
         shared.put = put.clone();
+        shared.xattrs_with_content = info.xattrs_with_content;
         let shared = Arc::new(shared);
         job.emit(&Event::Phase { name: "read" });
         let mut run = source.begin(job).await?;
-        let (finished, trees, segment) = run_pipeline(&shared, session, &mut *run, &info, parent).await?;
+        let (finished, trees, segment) = run_pipeline(&shared, session, &mut *run, &info, walked).await?;
         drop(run);
 
         job.emit(&Event::Phase { name: "commit" });
@@ -209,6 +211,12 @@ impl Repository {
         if !options.dry_run {
             upload::finish_index(&shared, session, segment, &view.index).await?;
             let named = skipped.named();
+            let mut owners = finished.owners;
+            if let Some(parent) = parent.filter(|_| info.xattrs_with_content && load(&counters.unchanged) > 0)
+            {
+                // Access lists that were not read again name whom the parent knows.
+                owners.add_missing(&parent.owners);
+            }
             let document = SnapshotDocument {
                 info: SnapshotInfo {
                     id: session,
@@ -232,7 +240,7 @@ impl Repository {
                 },
                 tree: trees.tree,
                 trailing: trees.trailing,
-                owners: finished.owners.within_limits(),
+                owners: owners.within_limits(),
                 repository: self.id(),
             };
             // The commit: until this create nothing of the run is visible.
@@ -263,7 +271,7 @@ impl Repository {
         info: &SourceInfo,
         options: &BackupOptions,
         job: &JobContext,
-    ) -> Result<Option<(SnapshotId, Option<crate::format::page::TreeRoot>)>> {
+    ) -> Result<Option<Arc<SnapshotDocument>>> {
         let id = match options.parent {
             ParentChoice::None => return Ok(None),
             ParentChoice::Snapshot(id) => id,
@@ -281,8 +289,7 @@ impl Repository {
                 }
             }
         };
-        let document = self.snapshot_document(id, job).await?;
-        Ok(Some((id, document.tree)))
+        Ok(Some(self.snapshot_document(id, job).await?))
     }
 }
 

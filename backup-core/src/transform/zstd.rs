@@ -5,30 +5,40 @@ use std::cell::RefCell;
 use ::zstd::bulk::{Compressor, Decompressor};
 use ::zstd::zstd_safe::CParameter;
 
-use super::text::looks_like_text;
+use super::looks::Looks;
 use super::{Encoded, FrameContext, Transform, is_long_content};
 use crate::{Error, Result};
 
 /// Zstandard; frames that it does not shrink by a thirty-second are left as they are.
 ///
-/// By default each frame has the level that suits it: 2 where it is long text (SQL, JSON, logs), which takes a quarter less time
-/// than 3 and loses nothing or little; and 3 where it looks like machine code or numbers, or where small files stand beside each
-/// other, which would lose more. The level is a matter of the writer alone: every reader reads every level.
+/// By default each frame is compressed in the way that suits it, about as small as level 3 makes it and faster; how is a matter of
+/// the writer alone, as every reader reads them all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Zstd {
     level: Option<i32>,
 }
 
-/// Levels by default.
-const LONG_TEXT_LEVEL: i32 = 2;
-const OTHER_LEVEL: i32 = 3;
-/// Contexts that a thread keeps, those used last.
-const CONTEXTS_MAX: usize = 2;
+/// How a frame is compressed. What was measured stands in the decision on levels and frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// As the library does it at this level.
+    Level(i32),
+    /// Long rows of numbers and words, as dumps and logs have: what repeats is near, so a small table finds it, which stays in
+    /// the processor's caches.
+    Records,
+    /// Other long text.
+    Text,
+    /// Machine code, small files beside each other, and everything else.
+    Other,
+}
+
+/// Contexts that a thread keeps, those used last: one for each manner but a level of one's own.
+const CONTEXTS_MAX: usize = 3;
 /// By themselves the faster levels look back less far than a frame is long. As a power of two.
 const WINDOW_LOG: u32 = 22;
 
-/// Contexts and their levels, the one used last at the end.
-type Contexts = Vec<(i32, Compressor<'static>)>;
+/// Contexts and what they are for, the one used last at the end.
+type Contexts = Vec<(Manner, Compressor<'static>)>;
 
 thread_local! {
     // Contexts and their tables are made once per thread, never per frame.
@@ -53,34 +63,51 @@ impl Zstd {
         }
     }
 
-    /// The level; none if it depends on the content.
+    /// The level; none if the manner depends on the content.
     pub fn level(self) -> Option<i32> {
         self.level
     }
 }
 
-fn suitable(frame: &FrameContext<'_>, input: &[u8]) -> i32 {
-    match is_long_content(input.len(), frame.chunks) && looks_like_text(input) {
-        true => LONG_TEXT_LEVEL,
-        false => OTHER_LEVEL,
+impl Manner {
+    fn of(frame: &FrameContext<'_>, input: &[u8]) -> Self {
+        let looks = is_long_content(input.len(), frame.chunks).then(|| Looks::of(input));
+        match looks {
+            Some(Looks::Records) => Self::Records,
+            Some(Looks::Text) => Self::Text,
+            Some(Looks::Other) | None => Self::Other,
+        }
+    }
+
+    fn context(self) -> std::io::Result<Compressor<'static>> {
+        use CParameter::{HashLog, MinMatch, WindowLog};
+        let (level, parameters) = match self {
+            Self::Level(level @ 1..=3) => (level, &[][..]),
+            Self::Level(level) => return Compressor::new(level),
+            Self::Records => (2, &[MinMatch(5), HashLog(14)][..]),
+            Self::Text => (2, &[][..]),
+            Self::Other => (3, &[][..]),
+        };
+        let mut context = Compressor::new(level)?;
+        context.set_parameter(WindowLog(WINDOW_LOG))?;
+        for parameter in parameters {
+            context.set_parameter(*parameter)?;
+        }
+        Ok(context)
     }
 }
 
-/// The thread's context for a level, moved to the end of those it keeps.
-fn compressor(kept: &mut Contexts, level: i32) -> Result<&mut Compressor<'static>> {
-    if let Some(at) = kept.iter().position(|(of, _)| *of == level) {
+/// The thread's context for a manner, moved to the end of those it keeps.
+fn compressor(kept: &mut Contexts, manner: Manner) -> Result<&mut Compressor<'static>> {
+    if let Some(at) = kept.iter().position(|(of, _)| *of == manner) {
         let last = kept.len().saturating_sub(1);
         kept.swap(at, last);
     } else {
-        let failed = |e| Error::io("no zstd context could be made", e);
-        let mut made = Compressor::new(level).map_err(failed)?;
-        if (1..=OTHER_LEVEL).contains(&level) {
-            made.set_parameter(CParameter::WindowLog(WINDOW_LOG)).map_err(failed)?;
-        }
+        let made = manner.context().map_err(|e| Error::io("no zstd context could be made", e))?;
         if kept.len() >= CONTEXTS_MAX {
             kept.remove(0);
         }
-        kept.push((level, made));
+        kept.push((manner, made));
     }
     match kept.last_mut() {
         Some((_, compressor)) => Ok(compressor),
@@ -95,9 +122,9 @@ impl Transform for Zstd {
 
     fn encode(&self, frame: &FrameContext<'_>, input: &[u8], output: &mut Vec<u8>) -> Result<Encoded> {
         let start = output.len();
-        let level = self.level.unwrap_or_else(|| suitable(frame, input));
+        let manner = self.level.map_or_else(|| Manner::of(frame, input), Manner::Level);
         COMPRESSORS.with_borrow_mut(|kept| {
-            let compressor = compressor(kept, level)?;
+            let compressor = compressor(kept, manner)?;
             // The engine gives an empty buffer; a caller who does not costs a copy.
             let mut separate = Vec::new();
             let space = if output.is_empty() { &mut *output } else { &mut separate };
@@ -146,17 +173,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_texts_have_the_faster_level_and_all_else_the_smaller_one() {
-        let text: Vec<u8> =
+    fn each_frame_is_compressed_in_the_manner_that_suits_it() {
+        use Manner::{Other, Records, Text};
+        let rows: Vec<u8> =
             (0..40_000_u64).flat_map(|n| format!("{} and {};\n", n * n, n % 77).into_bytes()).collect();
+        let words: Vec<u8> =
+            rows.iter().map(|byte| if byte.is_ascii_digit() { byte + 49 } else { *byte }).collect();
         let numbers: Vec<u8> = (0..200_000_u32).flat_map(|n| (n % 70_001).to_le_bytes()).collect();
         for (input, chunks, expected) in [
-            (&text, 1, 2),
-            (&text, 5, 2),
-            (&text, 1000, 3),
-            (&text, 0, 3),
-            (&numbers, 1, 3),
-            (&numbers, 1000, 3),
+            (&rows, 1, Records),
+            (&rows, 5, Records),
+            (&rows, 1000, Other),
+            (&rows, 0, Other),
+            (&words, 1, Text),
+            (&words, 1000, Other),
+            (&numbers, 1, Other),
+            (&numbers, 1000, Other),
         ] {
             let frame = FrameContext {
                 chunks,
@@ -167,19 +199,19 @@ mod tests {
                 plain_len: input.len(),
                 associated_data: &[],
             };
-            let encoded = |zstd: Zstd| {
-                let mut output = Vec::new();
-                assert_eq!(zstd.encode(&frame, input, &mut output).unwrap(), Encoded::Applied);
-                output
-            };
-            let (faster, smaller) = (encoded(Zstd::new(2).unwrap()), encoded(Zstd::new(3).unwrap()));
-            assert_ne!(faster, smaller);
-            let chosen = if encoded(Zstd::default()) == faster { 2 } else { 3 };
-            assert_eq!(
-                (chosen, encoded(Zstd::default()) == smaller),
-                (expected, expected == 3),
-                "{chunks} chunks"
-            );
+            let by = |manner: Manner| manner.context().unwrap().compress(input).unwrap();
+            let mut output = Vec::new();
+            assert_eq!(Zstd::default().encode(&frame, input, &mut output).unwrap(), Encoded::Applied);
+            let alike: Vec<_> =
+                [Records, Text, Other].into_iter().filter(|manner| by(*manner) == output).collect();
+            assert_eq!(alike, [expected], "{chunks} chunks");
+            let mut back = Vec::new();
+            Zstd::default().decode(&frame, &output, &mut back, input.len()).unwrap();
+            assert!(&back == input);
+            // Somebody's own level is the library's, whatever the content.
+            let mut own = Vec::new();
+            Zstd::new(9).unwrap().encode(&frame, input, &mut own).unwrap();
+            assert!(own == Compressor::new(9).unwrap().compress(input).unwrap());
         }
     }
 
@@ -190,12 +222,14 @@ mod tests {
             (2, vec![2]),
             (3, vec![2, 3]),
             (2, vec![3, 2]),
-            (3, vec![2, 3]),
-            (7, vec![3, 7]),
-            (7, vec![3, 7]),
+            (4, vec![3, 2, 4]),
+            (3, vec![4, 2, 3]),
+            (7, vec![2, 3, 7]),
+            (7, vec![2, 3, 7]),
         ] {
-            compressor(&mut kept, level).unwrap();
-            assert_eq!(kept.iter().map(|(level, _)| *level).collect::<Vec<_>>(), expected);
+            compressor(&mut kept, Manner::Level(level)).unwrap();
+            let levels: Vec<_> = kept.iter().map(|(manner, _)| *manner).collect();
+            assert_eq!(levels, expected.into_iter().map(Manner::Level).collect::<Vec<_>>());
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -78,7 +78,7 @@ impl Disk for SystemDisk {
     }
 
     fn write(&self, _: &Directory, _: &str, file: &mut File, bytes: &[u8]) -> io::Result<()> {
-        file.write_all(bytes)
+        super::direct::write(file, bytes)
     }
 
     fn sync_file(&self, _: &Directory, _: &str, file: &File) -> io::Result<()> {

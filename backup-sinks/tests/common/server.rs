@@ -82,6 +82,23 @@ impl Server {
         server
     }
 
+    /// Answers nothing any more until it is resumed; connections stay, and new ones are taken by the kernel.
+    pub fn pause(&self) {
+        assert!(self.signal("-STOP"), "the server is not there");
+    }
+
+    /// Goes on.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) -> bool {
+        // The child is the shell that ends the server.
+        let shell = self.child.id().to_string();
+        let done = Command::new("pkill").args([signal, "--parent", &shell]).status();
+        done.unwrap_or_else(|e| panic!("pkill must be installed (apt-get install procps): {e}")).success()
+    }
+
     async fn ask(&self, first: &str, headers: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let address = self.address;
@@ -114,6 +131,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // One that is stopped would not end.
+        self.resume();
         drop(self.child.stdin.take());
         self.child.wait().ok();
     }

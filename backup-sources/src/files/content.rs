@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
 
 use backup_core::Attribute;
 use backup_core::source::BlockingContent;
@@ -9,6 +10,7 @@ use rustix::fs::{Advice, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::inode::Hidden;
+use super::owners::Owners;
 use super::{inode, metadata};
 use crate::system::{changed, file_type, modified, size};
 
@@ -26,6 +28,8 @@ pub(super) struct Expected {
     pub(super) sparse: bool,
     /// Whether it may be read without leaving a trace in its access time.
     pub(super) quiet: bool,
+    /// Who notes the owners in its access lists, if its extended attributes are wanted with the content.
+    pub(super) owners: Option<Arc<Mutex<Owners>>>,
 }
 
 /// Opens the file at `path` below `root` without following any link, and makes sure that it is the expected one.
@@ -44,7 +48,8 @@ pub(super) fn open(root: impl AsFd, path: &[u8], expected: &Expected) -> io::Res
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
     }
     let data_end = if expected.sparse { 0 } else { u64::MAX };
-    Ok(FileContent { file, opened: stat, at: 0, data_end, ended: false, hidden: None })
+    let owners = expected.owners.clone();
+    Ok(FileContent { file, opened: stat, at: 0, data_end, ended: false, owners, hidden: None })
 }
 
 /// A regular file that is read from start to end.
@@ -56,6 +61,7 @@ pub(super) struct FileContent {
     /// Where the data in hand ends and a hole may begin; the end of all things if there are none.
     data_end: u64,
     ended: bool,
+    owners: Option<Arc<Mutex<Owners>>>,
     /// What hid some of the inode's attributes.
     hidden: Option<Hidden>,
 }
@@ -108,8 +114,18 @@ impl BlockingContent for FileContent {
     }
 
     fn attributes(&mut self) -> Vec<Attribute> {
-        let (attributes, hidden) = inode::of_open(&self.file);
+        let (mut attributes, hidden) = inode::of_open(&self.file);
         self.hidden = hidden;
+        if let Some(owners) = &self.owners {
+            match metadata::xattrs_of_open(&self.file) {
+                Ok(xattrs) if xattrs.is_empty() => {}
+                Ok(xattrs) => {
+                    owners.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).see_lists(&xattrs);
+                    attributes.extend(xattrs);
+                }
+                Err(error) => self.hidden = Some(Hidden { what: "extended attributes", error }),
+            }
+        }
         attributes
     }
 

@@ -15,7 +15,7 @@ use crate::system::describe;
 /// Something of an inode that could not be read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hidden {
-    what: &'static str,
+    pub(super) what: &'static str,
     pub(super) error: Errno,
 }
 

@@ -1,7 +1,7 @@
 //! From what the file system says about a name to an entry.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant, SystemTime};
 
 use backup_core::entry::XATTR_PREFIX;
@@ -183,41 +183,72 @@ impl Xattrs {
         self.path.extend_from_slice(name.to_bytes_with_nul());
         let Self { path, names, value, .. } = self;
         let path = CStr::from_bytes_with_nul(path).map_err(|_| Errno::INVAL)?;
-        let len = loop {
-            match rustix::fs::llistxattr(path, names.as_mut_slice()) {
-                Ok(len) => break len,
-                // The file system has none.
-                Err(Errno::NOTSUP) => return Ok(Vec::new()),
-                Err(Errno::RANGE) if names.len() < MAX_BYTES => names.resize(MAX_BYTES, 0),
-                Err(error) => return Err(error),
-            }
-        };
-        if len == 0 {
-            return Ok(Vec::new());
-        }
-        let mut attributes = Vec::new();
-        for name in names.get(..len).unwrap_or_default().split_inclusive(|&byte| byte == 0) {
-            let Ok(c_name) = CStr::from_bytes_with_nul(name) else { continue };
-            let len = loop {
-                match rustix::fs::lgetxattr(path, c_name, value.as_mut_slice()) {
-                    Ok(len) => break Some(len),
-                    // Removed meanwhile.
-                    Err(Errno::NODATA | Errno::NOTSUP) => break None,
-                    Err(Errno::RANGE) if value.len() < MAX_BYTES => value.resize(MAX_BYTES, 0),
-                    Err(error) => return Err(error),
-                }
-            };
-            if let Some(value) = len.and_then(|len| value.get(..len)) {
-                attributes.push(Attribute {
-                    name: [XATTR_PREFIX, c_name.to_bytes()].concat().into_boxed_slice(),
-                    value: value.into(),
-                });
-            }
-        }
-        attributes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        attributes.dedup_by(|a, b| a.name == b.name);
-        Ok(attributes)
+        collect(
+            names,
+            value,
+            |buffer| rustix::fs::llistxattr(path, buffer),
+            |name, buffer| rustix::fs::lgetxattr(path, name, buffer),
+        )
     }
+}
+
+/// The extended attributes of an open file, sorted.
+pub(super) fn xattrs_of_open(file: impl AsFd) -> Result<Vec<Attribute>, Errno> {
+    collect(
+        &mut Vec::new(),
+        &mut Vec::new(),
+        |buffer| rustix::fs::flistxattr(&file, buffer),
+        |name, buffer| rustix::fs::fgetxattr(&file, name, buffer),
+    )
+}
+
+/// All attributes of what `list` lists the names and `get` gives the values of, sorted.
+fn collect(
+    names: &mut Vec<u8>,
+    value: &mut Vec<u8>,
+    list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
+    get: impl Fn(&CStr, &mut [u8]) -> Result<usize, Errno>,
+) -> Result<Vec<Attribute>, Errno> {
+    let names = match filled(names, list) {
+        Ok(names) => names,
+        // The file system has none.
+        Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut attributes = Vec::new();
+    for name in names.split_inclusive(|&byte| byte == 0) {
+        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+        match filled(value, |buffer| get(name, buffer)) {
+            Ok(value) => attributes.push(Attribute {
+                name: [XATTR_PREFIX, name.to_bytes()].concat().into_boxed_slice(),
+                value: value.into(),
+            }),
+            // Removed meanwhile.
+            Err(Errno::NODATA | Errno::NOTSUP) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    attributes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    attributes.dedup_by(|a, b| a.name == b.name);
+    Ok(attributes)
+}
+
+/// Room that is offered first: most files have no extended attributes, and those that have some have short ones.
+const FIRST_BYTES: usize = 256;
+
+/// What `read` fills a buffer with, which is made as long as is needed.
+fn filled(buffer: &mut Vec<u8>, read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<&[u8], Errno> {
+    if buffer.len() < FIRST_BYTES {
+        buffer.resize(FIRST_BYTES, 0);
+    }
+    let len = loop {
+        match read(buffer) {
+            Ok(len) => break len,
+            Err(Errno::RANGE) if buffer.len() < MAX_BYTES => buffer.resize(MAX_BYTES, 0),
+            Err(error) => return Err(error),
+        }
+    };
+    Ok(buffer.get(..len).unwrap_or_default())
 }
 
 /// Linux's own limit on a list of names and on a value (xattr(7)), which is within the format's.

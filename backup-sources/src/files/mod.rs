@@ -59,6 +59,16 @@ pub struct FilesSource {
     settings: Settings,
 }
 
+/// When extended attributes are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum XattrsRead {
+    Never,
+    /// Of each entry when the walk comes to it.
+    Walking,
+    /// Of regular files with their content, and not at all of those that did not change: setting one changes the stamp.
+    WithContent,
+}
+
 /// How a walk is done.
 #[derive(Debug, Clone)]
 struct Settings {
@@ -67,7 +77,7 @@ struct Settings {
     present: Vec<Vec<u8>>,
     larger_than: Option<u64>,
     one_file_system: bool,
-    xattrs: bool,
+    xattrs: XattrsRead,
     stamps: bool,
     /// Directories that are views are left out.
     hides_views: bool,
@@ -210,7 +220,7 @@ impl FilesSourceBuilder {
             present: self.present.into_iter().map(String::into_bytes).collect(),
             larger_than: self.larger_than,
             one_file_system: self.one_file_system,
-            xattrs: true,
+            xattrs: XattrsRead::WithContent,
             stamps: true,
             hides_views: self.view.is_some(),
         };
@@ -224,7 +234,7 @@ impl Source for FilesSource {
         let mut identity: Vec<_> = self.paths.iter().map(|path| roots::identity(path)).collect();
         identity.sort();
         identity.dedup();
-        SourceInfo::new("files", identity)
+        SourceInfo::new("files", identity).xattrs_with_content()
     }
 
     async fn begin(&self, _: &JobContext) -> Result<Box<dyn SourceRun>> {
@@ -252,15 +262,15 @@ impl Source for FilesSource {
 
 /// Walks all below `root` without a filter, extended attributes and stamps; names start below `root`.
 pub(crate) fn walk_below(root: &Path) -> Result<FilesRun> {
-    start_below(root, false, None)
+    start_below(root, XattrsRead::Never, None)
 }
 
 /// Walks what `guide` lets it see below `root`, with extended attributes; names start below `root`.
 pub(crate) fn walk_guided(root: &Path, guide: Guide) -> Result<FilesRun> {
-    start_below(root, true, Some(guide))
+    start_below(root, XattrsRead::Walking, Some(guide))
 }
 
-fn start_below(root: &Path, xattrs: bool, guide: Option<Guide>) -> Result<FilesRun> {
+fn start_below(root: &Path, xattrs: XattrsRead, guide: Option<Guide>) -> Result<FilesRun> {
     let path = std::path::absolute(root)
         .map_err(|error| Error::io(format!("`{}` cannot be found", root.display()), error))?;
     let path = path.into_os_string().into_encoded_bytes();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use backup_core::entry::XATTR_PREFIX;
-use backup_core::{Entry, OwnerNames, limits};
+use backup_core::{Attribute, Entry, OwnerNames, limits};
 use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::acl::{self, Who};
@@ -28,7 +28,12 @@ impl Owners {
             self.note(Who::User(posix.uid));
             self.note(Who::Group(posix.gid));
         }
-        for attribute in &entry.attributes {
+        self.see_lists(&entry.attributes);
+    }
+
+    /// Notes whom access lists among these attributes name.
+    pub(super) fn see_lists(&mut self, attributes: &[Attribute]) {
+        for attribute in attributes {
             let name = attribute.name.strip_prefix(XATTR_PREFIX).unwrap_or_default();
             if acl::NAMES.contains(&name) {
                 acl::named(&attribute.value).for_each(|who| self.note(who));
@@ -39,6 +44,12 @@ impl Owners {
     /// The names found.
     pub(super) fn into_names(self) -> OwnerNames {
         self.names
+    }
+
+    /// Adds the names found to `names`.
+    pub(super) fn add_to(&mut self, names: &mut OwnerNames) {
+        names.users.append(&mut self.names.users);
+        names.groups.append(&mut self.names.groups);
     }
 
     fn note(&mut self, who: Who) {

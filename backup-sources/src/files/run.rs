@@ -1,16 +1,17 @@
 //! One run: the walk on a thread of its own, content opened where the engine asks.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_channel::{Receiver, Sender};
 use async_trait::async_trait;
 use backup_core::{Content, Entry, EntryName, Error, Finished, Item, OwnerNames, Result, SourceRun};
 
-use super::Settings;
 use super::content::{self, Expected};
+use super::owners::Owners;
 use super::roots::Root;
 use super::walk::{Guide, Walk};
+use super::{Settings, XattrsRead};
 use crate::system;
 use crate::view::Taken;
 
@@ -25,6 +26,8 @@ pub(crate) struct FilesRun {
     rest: std::vec::IntoIter<Item>,
     ended: bool,
     owners: OwnerNames,
+    /// Those in access lists that are read with content, if they are.
+    listed: Option<Arc<Mutex<Owners>>>,
     bases: Arc<[Base]>,
     euid: u32,
     is_root: bool,
@@ -59,6 +62,7 @@ impl FilesRun {
         guide: Option<Guide>,
     ) -> Result<Self> {
         let (sender, batches) = async_channel::bounded(BATCHES_WAITING);
+        let listed = (settings.xattrs == XattrsRead::WithContent).then(Arc::default);
         std::thread::Builder::new()
             .name("backup-walk".into())
             .spawn(move || walk(Walk::new(settings, roots, guide), &sender))
@@ -68,6 +72,7 @@ impl FilesRun {
             rest: Vec::new().into_iter(),
             ended: false,
             owners: OwnerNames::default(),
+            listed,
             bases: bases.into(),
             euid: rustix::process::geteuid().as_raw(),
             is_root: system::is_root(),
@@ -124,6 +129,7 @@ impl SourceRun for FilesRun {
             stamp: entry.stamp.clone(),
             sparse: entry.sparse,
             quiet: self.is_root || owner == Some(self.euid),
+            owners: self.listed.clone(),
         };
         let bases = Arc::clone(&self.bases);
         Ok(Content::blocking(move || {
@@ -134,6 +140,9 @@ impl SourceRun for FilesRun {
 
     async fn finish(&mut self) -> Result<Finished> {
         let mut finished = Finished { owners: std::mem::take(&mut self.owners), ..Finished::default() };
+        if let Some(listed) = self.listed.take() {
+            listed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add_to(&mut finished.owners);
+        }
         if let Some(view) = self.view.take() {
             // What is open in it would keep it from being given up.
             self.bases = Arc::new([]);

@@ -14,7 +14,7 @@ use super::listing::{Listing, ListingBuffer};
 use super::metadata::{self, Settling, Xattrs};
 use super::owners::Owners;
 use super::roots::Root;
-use super::{Settings, inode};
+use super::{Settings, XattrsRead, inode};
 use crate::system::{describe, file_type, size};
 use crate::view::PREFIX;
 
@@ -325,10 +325,11 @@ impl Walk {
             }
         }
         let attributes = match (self.settings.xattrs, visit.follow) {
-            (false, _) => Ok(Vec::new()),
-            (true, false) => self.xattrs.of(&self.name, name),
+            (XattrsRead::Never, _) => Ok(Vec::new()),
+            (XattrsRead::WithContent, _) if kind == FileType::RegularFile => Ok(Vec::new()),
+            (_, false) => self.xattrs.of(&self.name, name),
             // What the link points to, not the link.
-            (true, true) => open_directory(&directory, name, true).and_then(|inner| {
+            (_, true) => open_directory(&directory, name, true).and_then(|inner| {
                 self.entered = None;
                 self.xattrs.enter(inner.as_fd());
                 self.xattrs.read(c".")
@@ -344,7 +345,7 @@ impl Walk {
         let elsewhere = visit.device.is_some_and(|device| device != stat.st_dev);
         let descends = is_directory && !(elsewhere && self.settings.one_file_system);
         let opened = descends.then(|| open_directory(&directory, name, visit.follow));
-        if self.settings.xattrs {
+        if self.settings.xattrs != XattrsRead::Never {
             match &opened {
                 Some(Ok(inner)) => self.add_inode(&mut entry, inode::of_open(inner), out),
                 // Files tell with their content.

@@ -11,7 +11,6 @@ use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
 use super::assemble::{WINDOW_BATCHES, Window};
-use super::attributes::add_content_attributes;
 use super::links::Cause;
 use super::shared::Shared;
 use super::stream::{PUMP_BUFFERS, StreamJob, check_chunking};
@@ -149,7 +148,7 @@ impl Feeder {
             let mut entry = entry;
             entry.size = Some(before.content.len());
             // What is known only of open content is as it was, too.
-            add_content_attributes(&mut entry, before.entry.attributes);
+            self.shared.add_content_attributes(&mut entry, before.entry.attributes);
             return self.push(BatchItem::Ready(StoredEntry { entry, content: before.content }), 0).await;
         }
         let content = run.open(&entry).await?;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use super::attributes::add_content_attributes;
 use super::links::{Cause, LeftOut};
 use crate::chunker::Chunker;
 use crate::limits;
@@ -15,7 +16,7 @@ use crate::repository::known::KnownChunks;
 use crate::repository::store::{PutCounters, Store};
 use crate::resources::Lease;
 use crate::transform::Transform;
-use crate::{Entry, EntryKind, Error, JobContext, Progress, Result, Skipped};
+use crate::{Attribute, Entry, EntryKind, Error, JobContext, Progress, Result, Skipped};
 
 /// Shared by feeder, workers, assembler and uploader.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) dry_run: bool,
     /// Every frame is decoded and compared before its pack is put.
     pub(crate) verify_encoding: bool,
+    /// Whether extended attributes of files come with their content.
+    pub(crate) xattrs_with_content: bool,
     pub(crate) put: Arc<PutCounters>,
     pub(crate) counters: Counters,
     pub(crate) left_out: LeftOut,
@@ -70,6 +73,7 @@ impl Shared {
             lease,
             dry_run: options.dry_run,
             verify_encoding: options.verify_encoding || cfg!(debug_assertions),
+            xattrs_with_content: false,
             put: Arc::default(),
             counters: Counters::default(),
             left_out: LeftOut::default(),
@@ -78,6 +82,16 @@ impl Shared {
             failure: Mutex::new(None),
             skipped: Mutex::default(),
             current: Mutex::default(),
+        }
+    }
+
+    /// Adds to an entry what its content, or the parent's, came with, and names it in the report if not all found room.
+    pub(crate) fn add_content_attributes(&self, entry: &mut Entry, attributes: Vec<Attribute>) {
+        let left_out = add_content_attributes(entry, attributes, self.xattrs_with_content);
+        if left_out > 0 {
+            let notice =
+                format!("{left_out} of its attributes are more than an entry can have, and are left out");
+            self.skip(Skipped::new(&entry.name, notice));
         }
     }
 

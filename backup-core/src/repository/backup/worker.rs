@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::attributes::add_content_attributes;
 use super::packer::{Packer, SharedPages};
 use super::shared::Shared;
 use super::stream::{Region, StreamEnd, StreamJob, fixed_cuts};
@@ -136,7 +135,7 @@ impl Worker {
             if let Some(notice) = end.notice {
                 self.shared.skip(Skipped::new(&stream.entry.name, notice));
             }
-            entries.push(stored(stream.entry.clone(), end.attributes, end.content));
+            entries.push(self.stored(stream.entry.clone(), end.attributes, end.content));
         }
         self.send(Done { sequence: stream.sequence, entries })
     }
@@ -153,7 +152,7 @@ impl Worker {
                         if let Some(notice) = notice {
                             self.shared.skip(Skipped::new(&entry.name, notice));
                         }
-                        entries.push(stored(entry, attributes, content));
+                        entries.push(self.stored(entry, attributes, content));
                     }
                     Err(error) => self.shared.skip_unread(entry, guard::of_content_alone(error)?),
                 },
@@ -256,6 +255,12 @@ impl Worker {
         Ok(chunks)
     }
 
+    fn stored(&self, mut entry: Entry, attributes: Vec<Attribute>, content: StoredContent) -> StoredEntry {
+        entry.size = Some(content.len());
+        self.shared.add_content_attributes(&mut entry, attributes);
+        StoredEntry { entry, content }
+    }
+
     fn send(&self, done: Done) -> Result<()> {
         self.done.send_blocking(done).map_err(|_| Error::cancelled())
     }
@@ -263,12 +268,6 @@ impl Worker {
 
 /// Content that was read to its end, with what its reader knows of the entry and has to say.
 type Whole = (StoredContent, Vec<Attribute>, Option<String>);
-
-fn stored(mut entry: Entry, attributes: Vec<Attribute>, content: StoredContent) -> StoredEntry {
-    entry.size = Some(content.len());
-    add_content_attributes(&mut entry, attributes);
-    StoredEntry { entry, content }
-}
 
 struct Random {
     content: Arc<dyn crate::source::ReadAt>,

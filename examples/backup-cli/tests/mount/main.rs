@@ -11,3 +11,6 @@ mod common;
 mod dump;
 mod mount;
 mod mounted;
+#[cfg(feature = "s3")]
+#[path = "../../../../backup-sinks/tests/common/mod.rs"]
+mod stores;

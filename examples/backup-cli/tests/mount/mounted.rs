@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::{Scratch, heeding_signals};
+
+/// Somebody without privileges.
+pub const NOBODY: u32 = 65_534;
 
 /// A running `backup mount`.
 pub struct Mounted {
@@ -26,6 +30,27 @@ impl Mounted {
     }
 
     pub fn start_at(scratch: &Scratch, name: &str, options: &[&str]) -> Self {
+        let mut command = scratch.command(["--json", "mount"]);
+        command.arg(scratch.path(name)).args(options);
+        Self::start_by(heeding_signals(&command), scratch, name)
+    }
+
+    /// Mounts it as somebody without privileges, on a directory of theirs.
+    pub fn start_as_nobody(scratch: &Scratch, name: &str) -> Self {
+        let directory = scratch.path(name);
+        let mut command = scratch.command_of_nobody(["--json", "mount"]);
+        command.arg(&directory);
+        fs::create_dir(&directory).unwrap();
+        let mut command = heeding_signals(&command);
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&directory, Some(NOBODY), Some(NOBODY)).unwrap();
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        Self::start_by(command, scratch, name)
+    }
+
+    /// Mounts by this command, which names the directory.
+    pub fn start_by(mut command: Command, scratch: &Scratch, name: &str) -> Self {
         assert!(
             Path::new("/dev/fuse").exists(),
             "mounting is tested for real, and there is no /dev/fuse: load the module (modprobe fuse), or give the container \
@@ -34,9 +59,6 @@ impl Mounted {
         let directory = scratch.path(name);
         let errors = scratch.path(&format!("{name}.errors"));
         fs::create_dir_all(&directory).unwrap();
-        let mut command = scratch.command(["--json", "mount"]);
-        command.arg(&directory).args(options);
-        let mut command = heeding_signals(&command);
         command.stdout(Stdio::piped()).stderr(fs::File::create(&errors).unwrap());
         let mut child = command.spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
