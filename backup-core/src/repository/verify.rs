@@ -67,15 +67,25 @@ impl Repository {
                 job,
                 workers: lease.workers(),
                 report: VerifyReport::default(),
-                bad_frames: HashSet::new(),
-                bad_packs: HashMap::new(),
             };
             verification.check_documents().await?;
             verification.check_logs().await?;
             // Listed before the index: what is committed later may need packs that were not there yet.
-            let snapshots: Vec<_> = self.list_snapshot_ids(job).await?.into_keys().collect();
-            let reader = verification.check_packs().await?;
-            verification.check_snapshots(snapshots, &reader).await?;
+            let snapshots = self.list_snapshot_ids(job).await?.into_keys().collect();
+            let reader = verification.check_index().await?;
+            let trees = verification.check_snapshots(snapshots).await?;
+            let (chosen, mut bad) = verification.choose_packs(&reader.index).await?;
+            // Beside each other: a healthy repository, the common case, needs one walk.
+            let (found, mut walked) = futures_util::future::try_join(
+                verification.read_packs(&reader, chosen),
+                entries::walk(&trees, &reader, &bad, job),
+            )
+            .await?;
+            if !found.is_empty() {
+                bad.add(found);
+                walked = entries::walk(&trees, &reader, &bad, job).await?;
+            }
+            verification.add_walked(walked);
             let mut report = verification.report;
             report.damaged_objects.sort_by(|a, b| a.object.cmp(&b.object));
             report.damaged_objects.dedup();
@@ -92,10 +102,26 @@ struct Verification<'a> {
     job: &'a JobContext,
     workers: usize,
     report: VerifyReport,
+}
+
+/// What no entry can be restored from.
+#[derive(Debug, Default)]
+struct Bad {
     /// Frames that do not open or hold wrong chunks: pack and ordinal.
-    bad_frames: HashSet<(u32, u32)>,
+    frames: HashSet<(u32, u32)>,
     /// Packs of which nothing can be read, and why.
-    bad_packs: HashMap<u32, String>,
+    packs: HashMap<u32, String>,
+}
+
+impl Bad {
+    fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.packs.is_empty()
+    }
+
+    fn add(&mut self, more: Bad) {
+        self.frames.extend(more.frames);
+        self.packs.extend(more.packs);
+    }
 }
 
 impl Verification<'_> {

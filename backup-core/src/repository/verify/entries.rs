@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::Verification;
+use super::{Bad, Verification};
 use crate::format::chunks::{ChunkRef, StoredContent};
 use crate::format::document::SessionOutcome;
 use crate::format::entries::StoredEntry;
@@ -12,21 +12,23 @@ use crate::repository::content::ChunkStream;
 use crate::repository::entries::{Expanded, Place};
 use crate::repository::keys;
 use crate::repository::reader::Reader;
-use crate::{ChunkId, Result, ShortId, SnapshotId};
+use crate::{ChunkId, JobContext, Result, ShortId, SnapshotId};
 
 /// Pages that are remembered as whole, in about 40 MiB; others are read again for each snapshot that shares them.
 const WHOLE_PAGES_MAX: usize = 1 << 20;
 
+/// A snapshot, and the roots of its trees.
+pub(super) type Trees = (SnapshotId, Vec<TreeRoot>);
+
 impl Verification<'_> {
-    /// Walks all snapshots. Pages found whole once are not read again for the next snapshot that shares them.
-    pub(super) async fn check_snapshots(&mut self, ids: Vec<SnapshotId>, reader: &Reader) -> Result<()> {
-        let mut whole: HashSet<ShortId> = HashSet::new();
-        let mut unindexed = false;
+    /// Reads the documents of all snapshots. Returns what is to be walked.
+    pub(super) async fn check_snapshots(&mut self, ids: Vec<SnapshotId>) -> Result<Vec<Trees>> {
         for meta in crate::SinkExt::list_all(&*self.store().sink, keys::SNAPSHOTS).await? {
             if let Err(error) = keys::id_of(&meta.key) {
                 self.count(&meta.key, Err(error))?;
             }
         }
+        let mut trees = Vec::new();
         for id in ids {
             self.job.check()?;
             let key = keys::snapshot(id)?;
@@ -41,44 +43,73 @@ impl Verification<'_> {
                 Err(error) => {
                     let reason = error.to_string();
                     self.count(&key, Err(error))?;
-                    self.damaged(id, String::new(), reason);
+                    let entry = DamagedEntry { snapshot: id, name: String::new(), reason };
+                    self.report.damaged_entries.push(entry);
                     continue;
                 }
             };
             self.count(&key, Ok(()))?;
             self.report.checked.snapshots = self.report.checked.snapshots.saturating_add(1);
-            for root in [document.tree, document.trailing].into_iter().flatten() {
-                unindexed |= self.check_tree(reader, id, &root, &mut whole).await?;
-            }
+            trees.push((id, [document.tree, document.trailing].into_iter().flatten().collect()));
         }
-        if unindexed {
+        Ok(trees)
+    }
+
+    /// Adds to the report what a walk found.
+    pub(super) fn add_walked(&mut self, walked: Walked) {
+        let entries = &mut self.report.checked.entries;
+        *entries = entries.saturating_add(walked.entries);
+        self.report.damaged_entries.extend(walked.damaged);
+        if walked.unindexed {
             let reason = "lacks packs that snapshots need; they restore, slowly; run `repair index`";
             self.report.damaged_objects.push(DamagedObject { object: "index".into(), reason: reason.into() });
         }
-        Ok(())
     }
+}
 
-    // Returns whether only packs that no index segment names hold some page or chunk.
-    async fn check_tree(
-        &mut self,
-        reader: &Reader,
-        id: SnapshotId,
-        root: &TreeRoot,
-        whole: &mut HashSet<ShortId>,
-    ) -> Result<bool> {
-        let mut unindexed = false;
+/// What a walk found.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    entries: u64,
+    damaged: Vec<DamagedEntry>,
+    /// Only packs that no index segment names hold some page or chunk.
+    unindexed: bool,
+}
+
+/// Walks all trees. Pages found whole once are not read again for the next snapshot that shares them.
+pub(super) async fn walk(trees: &[Trees], reader: &Reader, bad: &Bad, job: &JobContext) -> Result<Walked> {
+    let mut walk = Walk { reader, bad, job, whole: HashSet::new(), walked: Walked::default() };
+    for (id, roots) in trees {
+        for root in roots {
+            walk.tree(*id, root).await?;
+        }
+    }
+    Ok(walk.walked)
+}
+
+struct Walk<'a> {
+    reader: &'a Reader,
+    bad: &'a Bad,
+    job: &'a JobContext,
+    whole: HashSet<ShortId>,
+    walked: Walked,
+}
+
+impl Walk<'_> {
+    async fn tree(&mut self, id: SnapshotId, root: &TreeRoot) -> Result<()> {
         let mut stack = Vec::new();
         match Place::root(root) {
             Ok(place) => stack.push(place),
             Err(error) => self.damaged(id, String::new(), error.to_string()),
         }
         while let Some(place) = stack.pop() {
+            self.job.check()?;
             let page = place.page;
-            unindexed |= only_in_orphans(reader, &page.id, page.len)?;
-            if whole.contains(&page.id.short()) {
+            self.note_orphans(&page.id, page.len)?;
+            if self.whole.contains(&page.id.short()) {
                 continue;
             }
-            let bytes = match reader.page(&page, self.job).await {
+            let bytes = match self.reader.page(&page, self.job).await {
                 Ok(bytes) => bytes,
                 Err(error) if error.is_corruption() => {
                     let reason = format!("a page of its entries cannot be read: {error}");
@@ -90,13 +121,15 @@ impl Verification<'_> {
             match place.expand(&bytes) {
                 Ok(Expanded::Pages(places)) => stack.extend(places.into_iter().rev()),
                 Ok(Expanded::Entries(entries)) => {
-                    let before = self.report.damaged_entries.len();
+                    let before = self.walked.damaged.len();
                     for stored in entries {
-                        unindexed |= self.check_entry(reader, id, &stored).await?;
+                        self.entry(id, &stored).await?;
                     }
-                    if self.report.damaged_entries.len() == before && whole.len() < WHOLE_PAGES_MAX {
-                        whole.insert(page.id.short());
+                    if self.walked.damaged.len() == before && self.whole.len() < WHOLE_PAGES_MAX {
+                        self.whole.insert(page.id.short());
                     }
+                    // Those who read packs beside this have their turn.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) => {
                     // It was written like this: such a tree is not walked any further.
@@ -105,21 +138,14 @@ impl Verification<'_> {
                 }
             }
         }
-        Ok(unindexed)
+        Ok(())
     }
 
-    // Returns whether only packs that no index segment names hold some chunk.
-    async fn check_entry(
-        &mut self,
-        reader: &Reader,
-        snapshot: SnapshotId,
-        stored: &StoredEntry,
-    ) -> Result<bool> {
-        self.report.checked.entries = self.report.checked.entries.saturating_add(1);
-        let mut unindexed = false;
+    async fn entry(&mut self, snapshot: SnapshotId, stored: &StoredEntry) -> Result<()> {
+        self.walked.entries = self.walked.entries.saturating_add(1);
         let mut reason = None;
         if let StoredContent::Chunks(_) | StoredContent::Paged { .. } = &stored.content {
-            let mut chunks = ChunkStream::new(reader.clone(), &stored.content)?;
+            let mut chunks = ChunkStream::new(self.reader.clone(), &stored.content)?;
             let mut bytes = 0_u64;
             loop {
                 match chunks.next(self.job).await {
@@ -127,9 +153,9 @@ impl Verification<'_> {
                     Ok(Some(chunk)) => {
                         bytes = bytes.saturating_add(u64::from(chunk.len));
                         if reason.is_none() {
-                            reason = self.chunk_problem(reader, &chunk)?;
+                            reason = self.chunk_problem(&chunk)?;
                         }
-                        unindexed |= only_in_orphans(reader, &chunk.id, chunk.len)?;
+                        self.note_orphans(&chunk.id, chunk.len)?;
                     }
                     Err(error) if error.is_corruption() => {
                         reason = Some(format!("its list of chunks: {error}"));
@@ -146,16 +172,17 @@ impl Verification<'_> {
         if let Some(reason) = reason {
             self.damaged(snapshot, stored.entry.name.to_string(), reason);
         }
-        Ok(unindexed)
+        Ok(())
     }
 
-    fn chunk_problem(&self, reader: &Reader, chunk: &ChunkRef) -> Result<Option<String>> {
+    fn chunk_problem(&self, chunk: &ChunkRef) -> Result<Option<String>> {
+        let index = &self.reader.index;
         let mut problem = format!("its chunk {} is in no pack", chunk.id);
-        for row in reader.index.find(chunk.id.short(), chunk.len)?.iter() {
-            if let Some(reason) = self.bad_packs.get(&row.pack) {
-                problem = format!("needs {}, which {reason}", reader.index.pack(row.pack)?.key);
-            } else if self.bad_frames.contains(&(row.pack, row.frame)) {
-                problem = format!("needs {}, which is damaged", reader.index.pack(row.pack)?.key);
+        for row in index.find(chunk.id.short(), chunk.len)?.iter() {
+            if let Some(reason) = self.bad.packs.get(&row.pack) {
+                problem = format!("needs {}, which {reason}", index.pack(row.pack)?.key);
+            } else if self.bad.frames.contains(&(row.pack, row.frame)) {
+                problem = format!("needs {}, which is damaged", index.pack(row.pack)?.key);
             } else {
                 return Ok(None);
             }
@@ -163,15 +190,16 @@ impl Verification<'_> {
         Ok(Some(problem))
     }
 
-    fn damaged(&mut self, snapshot: SnapshotId, name: String, reason: String) {
-        self.report.damaged_entries.push(DamagedEntry { snapshot, name, reason });
+    fn note_orphans(&mut self, id: &ChunkId, len: u32) -> Result<()> {
+        let index = &self.reader.index;
+        if index.has_orphans() && !self.walked.unindexed {
+            let rows = index.find(id.short(), len)?;
+            self.walked.unindexed = !rows.is_empty() && rows.iter().all(|row| index.is_orphan(row.pack));
+        }
+        Ok(())
     }
-}
 
-fn only_in_orphans(reader: &Reader, id: &ChunkId, len: u32) -> Result<bool> {
-    if !reader.index.has_orphans() {
-        return Ok(false);
+    fn damaged(&mut self, snapshot: SnapshotId, name: String, reason: String) {
+        self.walked.damaged.push(DamagedEntry { snapshot, name, reason });
     }
-    let rows = reader.index.find(id.short(), len)?;
-    Ok(!rows.is_empty() && rows.iter().all(|row| reader.index.is_orphan(row.pack)))
 }

@@ -9,7 +9,7 @@ use futures_util::stream;
 use sha2::{Digest, Sha256};
 
 use super::sample::Dice;
-use super::{READS_MAX, Verification, VerifyLevel};
+use super::{Bad, READS_MAX, Verification, VerifyLevel};
 use crate::format::object::Scratch;
 use crate::format::segment::IndexRow;
 use crate::limits;
@@ -21,8 +21,8 @@ use crate::repository::{frames, guard, keys};
 use crate::{Error, ErrorKind, ObjectKey, Progress, Result};
 
 impl Verification<'_> {
-    /// Checks them. Returns the view to walk snapshots with.
-    pub(super) async fn check_packs(&mut self) -> Result<Reader> {
+    /// Checks the segments. Returns the view to walk snapshots with.
+    pub(super) async fn check_index(&mut self) -> Result<Reader> {
         let job = self.job;
         let store = self.repository.store().clone();
         let committed = self.repository.committed_sessions(job).await?;
@@ -39,14 +39,11 @@ impl Verification<'_> {
             self.count(&key, Err(Error::corruption(reason)))?;
         }
         // With a cache of its own: pages read before the damage would hide it.
-        let reader = Reader { cache: Default::default(), ..self.repository.reader(index) };
-        let chosen = self.choose_packs(&reader.index).await?;
-        self.read_packs(&reader, chosen).await?;
-        Ok(reader)
+        Ok(Reader { cache: Default::default(), ..self.repository.reader(index) })
     }
 
-    // Compares the packs with the listing. Returns those to be read.
-    async fn choose_packs(&mut self, index: &Index) -> Result<Bits> {
+    /// Compares the packs with the listing. Returns those to be read, and those that are missing.
+    pub(super) async fn choose_packs(&mut self, index: &Index) -> Result<(Bits, Bad)> {
         let mut listed = Bits::default();
         let mut lens: HashMap<u32, u64> = HashMap::new();
         for prefix in [keys::META, keys::DATA] {
@@ -69,11 +66,12 @@ impl Verification<'_> {
         }
         let mut dice = Dice::new(&self.options, self.job)?;
         let mut chosen = Bits::default();
+        let mut bad = Bad::default();
         for number in 0..index.pack_count() {
             let pack = index.pack(number)?;
             if !listed.contains(number) {
                 let reason = "is missing".to_owned();
-                self.bad_packs.insert(number, reason.clone());
+                bad.packs.insert(number, reason.clone());
                 self.count(&pack.key, Err(Error::corruption(reason)))?;
             } else if let Some(len) = lens.get(&number) {
                 let reason = format!("has {len} bytes instead of {}", pack.record.object_len);
@@ -89,10 +87,11 @@ impl Verification<'_> {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(chosen)
+        Ok((chosen, bad))
     }
 
-    async fn read_packs(&mut self, reader: &Reader, chosen: Bits) -> Result<()> {
+    /// Reads them. Returns what is not what it should be.
+    pub(super) async fn read_packs(&mut self, reader: &Reader, chosen: Bits) -> Result<Bad> {
         let level = self.options.level;
         let job = self.job;
         let (index, resources, wanted) = (reader.index.clone(), job.resources().clone(), chosen.clone());
@@ -129,6 +128,7 @@ impl Verification<'_> {
             }
         }))
         .buffer_unordered(READS_MAX.max(self.workers));
+        let mut bad = Bad::default();
         let mut done = 0_u64;
         while let Some(check) = reads.next().await {
             job.check()?;
@@ -137,9 +137,9 @@ impl Verification<'_> {
             let pack = reader.index.pack(check.number)?;
             self.report.checked.bytes = self.report.checked.bytes.saturating_add(check.bytes);
             self.report.checked.chunks = self.report.checked.chunks.saturating_add(check.chunks);
-            self.bad_frames.extend(check.bad_frames.iter().map(|frame| (check.number, *frame)));
+            bad.frames.extend(check.bad_frames.iter().map(|frame| (check.number, *frame)));
             if check.unreadable {
-                self.bad_packs.insert(check.number, check.problem.clone().unwrap_or_default());
+                bad.packs.insert(check.number, check.problem.clone().unwrap_or_default());
             }
             let result = check.problem.map_or(Ok(()), |problem| Err(Error::corruption(problem)));
             self.count(&pack.key, result)?;
@@ -151,7 +151,7 @@ impl Verification<'_> {
                 ..Progress::default()
             }));
         }
-        Ok(())
+        Ok(bad)
     }
 }
 
