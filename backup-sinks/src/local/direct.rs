@@ -73,9 +73,8 @@ mod blocks {
 }
 
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
-    #![cfg(target_os = "linux")]
-
     use rustix::fs::OFlags;
 
     use super::*;
