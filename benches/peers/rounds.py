@@ -20,7 +20,7 @@ PHASES = ("initial", "unchanged", "changed", "restore", "check")
 class Rounds:
     """All rounds of one variant over corpora; each row goes to the results at once."""
 
-    def __init__(self, variant, work, results, programs, phases=PHASES, rest=60, server=None):
+    def __init__(self, variant, work, results, programs, phases=PHASES, rest=70, server=None):
         self.variant, self.work, self.results = variant, work, results
         self.programs, self.phases, self.rest = programs, phases, rest
         # What gives each program a bucket and counts its traffic, in the remote variant.
@@ -48,7 +48,6 @@ class Rounds:
         corpus.mutation.revert()
         where = self.work / "rounds" / f"{self.variant}-{corpus.name}-{number}"
         self.room(corpus, where)
-        trees.warm(corpus.data)
         shift = (number - 1) % len(self.programs)
         order = self.programs[shift:] + self.programs[:shift]
         places = {}
@@ -85,6 +84,12 @@ class Rounds:
             command = program.backup(place, corpus.data, row["phase"])
         if command is None:
             return True
+        # Just before: a system may give memory back that nobody used for a while, and then the first programs of a phase
+        # would read what the last ones find in memory.
+        if row["phase"] not in ("restore", "check"):
+            trees.warm(corpus.data, content=row["phase"] == "initial")
+        elif place.repository.exists():
+            trees.warm(place.repository)
         before = None if server else measure.stored_bytes(place.repository)
         if server:
             server.traffic()

@@ -5,13 +5,13 @@ import os
 import stat
 
 
-def warm(root):
-    """Reads every file once, so that no program pays for the disk."""
+def warm(root, content=True):
+    """Looks at every file once, and reads it if that is wanted, so that no program pays for the disk."""
     buffer = bytearray(1 << 20)
     for place, _, names in os.walk(root):
         for name in names:
             path = os.path.join(place, name)
-            if not os.path.islink(path):
+            if stat.S_ISREG(os.lstat(path).st_mode) and content:
                 with open(path, "rb", buffering=0) as file:
                     while file.readinto(buffer):
                         pass
