@@ -1,0 +1,77 @@
+//! What anybody may do at any time: delete what a decision permits to delete, fold what is final into a digest, delete
+//! what a digest names.
+
+use super::model::{Config, Did, State, Steps, Who};
+use super::rules::View;
+use super::store::{Digests, Ids, OLD, Put, bit, members, name};
+
+pub fn steps(state: &State, steps: &mut Steps<'_>) {
+    let config = steps.config;
+    let store = &state.store;
+    // Whoever read a decision `sweep` may have slept since.
+    for pack in members(state.doomed & store.packs & !state.reader.within_grace()) {
+        let mut next = *state;
+        next.store.packs &= !name(pack);
+        steps.push(Who::Anybody, Did::Deletes(Put::Pack(pack)), next);
+    }
+    let view = View::whole(store);
+    let fenced = if config.folding { view.fenced() & store.segments } else { 0 };
+    for segment in members((state.doomed_segments | fenced) & store.segments) {
+        let mut next = *state;
+        next.store.segments &= !bit(segment);
+        steps.push(Who::Anybody, Did::Deletes(Put::Segment(segment)), next);
+    }
+    if !config.folding {
+        return;
+    }
+    let digests = folded(config, state, &view);
+    if digests != store.digests {
+        let mut next = *state;
+        next.store.digests = digests;
+        steps.push(Who::Anybody, Did::Does("folds what is final into a digest"), next);
+    }
+    for session in members((store.commits | store.fences) & (store.digests.committed | store.digests.fenced)) {
+        let mut next = *state;
+        next.store.commits &= !bit(session);
+        next.store.fences &= !bit(session);
+        next.store.opens &= !bit(session);
+        let file = if store.commits & bit(session) != 0 { Put::Commit(session) } else { Put::Fence(session) };
+        steps.push(Who::Anybody, Did::Deletes(file), next);
+    }
+    let final_fates = match (store.digests.expired, store.digests.kept) {
+        (true, _) => Ids::MAX,
+        (false, true) => bit(0),
+        (false, false) => 0,
+    };
+    if (store.tombstones | store.expired | store.kept) & final_fates != 0 {
+        let mut next = *state;
+        for files in [&mut next.store.tombstones, &mut next.store.expired, &mut next.store.kept] {
+            *files &= !final_fates;
+        }
+        steps.push(Who::Anybody, Did::Does("deletes tombstones and fates that a digest names"), next);
+    }
+    let gone = store.digests.abandoned | (store.digests.retired & !store.sweeps);
+    let collections = (store.numbers | store.condemned | store.abandoned | store.sweeps) & gone;
+    if collections != 0 {
+        let mut next = *state;
+        next.store.forget_collections(collections);
+        steps.push(Who::Anybody, Did::DeletesCollections(collections), next);
+    }
+}
+
+/// The digests with all that is final now.
+fn folded(config: &Config, state: &State, view: &View) -> Digests {
+    let mut digests = state.store.digests;
+    let snapshots = config.snapshots();
+    digests.fenced |= view.fenced();
+    // A snapshot's file is its content: it stays until the snapshot has expired.
+    digests.committed |= view.committed() & !snapshots;
+    if view.old_has_expired() && config.old {
+        digests.expired = true;
+        digests.committed |= bit(OLD);
+    }
+    digests.kept |= view.kept & bit(0) != 0 && !digests.expired;
+    digests.superseded |= view.superseded(&state.store, config.mutant) & view.segments;
+    digests.abandoned |= state.store.abandoned & !digests.retired;
+    digests
+}

@@ -1,0 +1,336 @@
+//! The whole: who takes part, what they may do next, and what must always hold.
+
+use std::fmt;
+
+use stateright::{Model, Property};
+
+use super::archiver::Archiver;
+use super::collector::Collector;
+use super::forgetter::{Forgetter, Undeleter};
+use super::merger::Merger;
+use super::mutants::Mutant;
+use super::quiet;
+use super::reader::Reader;
+use super::rules::{Prefix, View};
+use super::store::{COLLECTIONS, Ids, LOG, Names, OLD, OLD_PACKS, Put, Store, Thing, Things, bit, name};
+use super::writer::Writer;
+use super::{archiver, collector, forgetter, keeper, merger, reader, writer};
+
+/// Who takes part, and how much may happen.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    pub name: &'static str,
+    pub writers: u8,
+    /// How often a writer begins anew when it was fenced, the first time included.
+    pub attempts: u8,
+    /// The first writer copies without a key: it puts the old pack under its old name.
+    pub copier: bool,
+    pub collectors: u8,
+    pub mergers: u8,
+    pub forgetter: bool,
+    pub undeleter: bool,
+    pub archiver: bool,
+    pub reader: bool,
+    /// Whether there is an old snapshot, and whether its chunk stands in two packs.
+    pub old: bool,
+    pub twice: bool,
+    /// Whether snapshots need the log segment.
+    pub log: bool,
+    /// Whether outcomes, fates and decisions are folded into digests and deleted.
+    pub folding: bool,
+    /// Whether collections go on until they retire.
+    pub retiring: bool,
+    /// How many puts may be sent that take effect later, or never.
+    pub late: u8,
+    /// Such a put of the old segment is under way from the beginning.
+    pub late_old_segment: bool,
+    /// The lists of one reading are one step.
+    pub coarse: bool,
+    /// In every state: two quiet collections leave nothing behind.
+    pub quiet: bool,
+    pub mutant: Option<Mutant>,
+}
+
+/// Nobody does anything.
+pub const NOBODY: Config = Config {
+    name: "",
+    writers: 0,
+    attempts: 1,
+    copier: false,
+    collectors: 0,
+    mergers: 0,
+    forgetter: false,
+    undeleter: false,
+    archiver: false,
+    reader: false,
+    old: true,
+    twice: false,
+    log: false,
+    folding: false,
+    retiring: false,
+    late: 0,
+    late_old_segment: false,
+    coarse: false,
+    quiet: false,
+    mutant: None,
+};
+
+pub const WRITERS: usize = 2;
+pub const MERGERS: usize = 4;
+
+impl Config {
+    pub fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    pub fn session_of_writer(&self, writer: u8, attempt: u8) -> u8 {
+        1 + writer * self.attempts + attempt
+    }
+
+    pub fn session_of_merger(&self, merger: u8) -> u8 {
+        1 + self.writers * self.attempts + merger
+    }
+
+    /// The sessions that make snapshots.
+    pub fn snapshots(&self) -> Ids {
+        bit(self.session_of_merger(0)) - 1
+    }
+
+    /// In which order somebody lists; digests come last, but for a mutant.
+    pub fn order(&self, prefixes: &'static [Prefix]) -> impl Iterator<Item = Prefix> + Clone {
+        let first = self.is(Mutant::DigestsListedFirst);
+        let (last, others) = prefixes.split_last().unwrap_or((&Prefix::Digests, &[]));
+        let before = first.then_some(*last);
+        before.into_iter().chain(others.iter().copied()).chain((!first).then_some(*last))
+    }
+
+    /// Takes the next step of a reading, or all that are left; says whether it is finished.
+    pub fn list(&self, prefixes: &'static [Prefix], done: &mut u8, view: &mut View, store: &Store) -> (Did, bool) {
+        let mut left = self.order(prefixes).skip(usize::from(*done));
+        if self.coarse {
+            left.for_each(|prefix| view.list(prefix, store));
+            return (Did::ListsAll, true);
+        }
+        let Some(prefix) = left.next() else { return (Did::ListsAll, true) };
+        view.list(prefix, store);
+        *done += 1;
+        (Did::Lists(prefix), usize::from(*done) == prefixes.len())
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct State {
+    pub store: Store,
+    pub writers: [Writer; WRITERS],
+    pub collectors: [Collector; COLLECTIONS],
+    pub mergers: [Merger; MERGERS],
+    pub forgetter: Forgetter,
+    pub undeleter: Undeleter,
+    pub archiver: Archiver,
+    pub reader: Reader,
+    /// Sessions whose snapshots were acknowledged.
+    pub acknowledged: Ids,
+    /// Somebody was told that the old snapshot is kept.
+    pub promised: bool,
+    /// Names that a decision `sweep` permits anybody to delete, now or in a year.
+    pub doomed: Names,
+    /// Segments that a merger set out to delete.
+    pub doomed_segments: Ids,
+    pub late_left: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    Writer(u8),
+    Collector(u8),
+    Merger(u8),
+    Forgetter,
+    Undeleter,
+    Archiver,
+    Reader,
+    Store,
+    Anybody,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Did {
+    Lists(Prefix),
+    ListsAll,
+    ListsSessions,
+    Puts(Put),
+    Refused(Put),
+    Sends(Put),
+    Arrives(Put),
+    Deletes(Put),
+    DeletesCollections(Ids),
+    Condemns(Names),
+    SettlesOn(Names),
+    Does(&'static str),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    pub who: Who,
+    pub did: Did,
+    pub next: State,
+}
+
+/// What may happen next, as it is collected.
+pub struct Steps<'a> {
+    pub config: &'a Config,
+    pub list: &'a mut Vec<Step>,
+}
+
+impl Steps<'_> {
+    pub fn push(&mut self, who: Who, did: Did, next: State) {
+        self.list.push(Step { who, did, next });
+    }
+
+    /// A create by somebody who waits for the answer: done and answered, or sent and still under way. Whether an answer
+    /// is lost, or its author dead, makes no difference: it is as if he were slow.
+    pub fn put(&mut self, who: Who, state: &State, put: Put, then: impl FnOnce(&mut State, bool)) {
+        let mut next = *state;
+        let done = next.store.create(put);
+        then(&mut next, done);
+        self.push(who, if done { Did::Puts(put) } else { Did::Refused(put) }, next);
+        if state.late_left > 0 && !state.store.is_under_way(put) {
+            let mut next = *state;
+            next.store.send(put);
+            next.late_left -= 1;
+            self.push(who, Did::Sends(put), next);
+        }
+    }
+}
+
+impl Config {
+    pub fn first(&self) -> State {
+        let mut state = State { late_left: self.late, ..State::default() };
+        if self.old {
+            let store = &mut state.store;
+            store.packs = name(OLD_PACKS[0]) | if self.twice { name(OLD_PACKS[1]) } else { 0 };
+            store.names[usize::from(OLD)] = store.packs;
+            store.opens = bit(OLD);
+            store.segments = bit(OLD);
+            store.commits = bit(OLD);
+            state.acknowledged = bit(OLD);
+            if self.log {
+                store.packs |= name(super::store::FIRST_LOG);
+            }
+            if self.late_old_segment {
+                store.send(Put::Segment(OLD));
+            }
+        }
+        state
+    }
+
+    /// Everything that may happen next.
+    pub fn steps(&self, state: &State, list: &mut Vec<Step>) {
+        let mut steps = Steps { config: self, list };
+        (0..self.writers).for_each(|writer| writer::steps(writer, state, &mut steps));
+        (0..self.collectors).for_each(|collector| collector::steps(collector, state, &mut steps));
+        (0..self.mergers).for_each(|merger| merger::steps(merger, state, &mut steps));
+        if self.forgetter {
+            forgetter::steps(state, &mut steps);
+        }
+        if self.undeleter {
+            forgetter::undeleter_steps(state, &mut steps);
+        }
+        if self.archiver {
+            archiver::steps(state, &mut steps);
+        }
+        if self.reader {
+            reader::steps(state, &mut steps);
+        }
+        keeper::steps(state, &mut steps);
+        for (index, put) in state.store.late.into_iter().enumerate() {
+            if put != Put::Nothing {
+                let mut next = *state;
+                next.store.arrive(index);
+                if let Put::Sweep(number) = put {
+                    collector::arrived(number, &mut next, self);
+                }
+                steps.push(Who::Store, Did::Arrives(put), next);
+            }
+        }
+    }
+
+    /// Whether every snapshot that was acknowledged, and has not expired, restores.
+    pub fn restores(&self, state: &State) -> bool {
+        let view = View::whole(&state.store);
+        let mut needed = state.acknowledged;
+        if view.old_has_expired() && !state.promised {
+            needed &= !bit(OLD);
+        }
+        let stored = state.store.packs;
+        let chunk = view.places(&state.store, self.mutant) & stored != 0;
+        let log = !self.log || stored & LOG != 0;
+        needed == 0 || (chunk && log)
+    }
+}
+
+impl Model for Config {
+    type State = State;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![self.first()]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Step>) {
+        self.steps(state, actions);
+    }
+
+    fn next_state(&self, _: &State, step: Step) -> Option<State> {
+        Some(step.next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![Property::always("it holds", |config: &Self, state: &State| {
+            config.restores(state)
+                && !state.reader.has_failed()
+                && (!config.quiet || quiet::leaves_nothing(config, state))
+        })]
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Writer(id) => write!(f, "writer {id}"),
+            Self::Collector(id) => write!(f, "collector {id}"),
+            Self::Merger(id) => write!(f, "merger {id}"),
+            Self::Forgetter => write!(f, "forgetter"),
+            Self::Undeleter => write!(f, "undeleter"),
+            Self::Archiver => write!(f, "archiver"),
+            Self::Reader => write!(f, "reader"),
+            Self::Store => write!(f, "store"),
+            Self::Anybody => write!(f, "anybody"),
+        }
+    }
+}
+
+impl fmt::Display for Did {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Lists(prefix) => write!(f, "lists {}", format!("{prefix:?}").to_lowercase()),
+            Self::ListsAll => write!(f, "lists all it needs"),
+            Self::ListsSessions => write!(f, "lists sessions"),
+            Self::Puts(put) => write!(f, "puts {put}"),
+            Self::Refused(put) => write!(f, "would put {put}, but another stands there"),
+            Self::Sends(put) => write!(f, "sends {put}, which stays under way"),
+            Self::Arrives(put) => write!(f, "only now gets {put}"),
+            Self::Deletes(put) => write!(f, "deletes {put}"),
+            Self::DeletesCollections(ids) => {
+                write!(f, "deletes the files of collection {}", super::store::members(ids).map(|id| id.to_string()).collect::<Vec<_>>().join(", "))
+            }
+            Self::Condemns(names) => write!(f, "means to condemn {}", Things(names)),
+            Self::SettlesOn(names) => write!(f, "lists digests and settles on sweeping {}", Things(names)),
+            Self::Does(what) => write!(f, "{what}"),
+        }
+    }
+}
+
+/// For messages that name one thing.
+pub fn pack(id: u8) -> Thing {
+    Thing(id)
+}
