@@ -1,6 +1,6 @@
 //! Who archives a log segment, as often as it is asked to, without a session.
 
-use super::model::{Did, State, Steps, Who};
+use super::model::{State, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View};
 use super::store::{FIRST_LOG, LOG, Put, name};

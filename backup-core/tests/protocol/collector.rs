@@ -41,6 +41,27 @@ pub struct Collector {
     pub waits: Ids,
 }
 
+impl Collector {
+    /// Whether it will not put `condemned` any more.
+    pub fn has_condemned(&self) -> bool {
+        !matches!(
+            self.at,
+            At::Idle
+                | At::Settling
+                | At::Marking(_)
+                | At::Numbering
+                | At::Condemning
+                | At::ListingSessions
+                | At::Waiting
+                | At::Relisting(_)
+        )
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.at == At::Ended
+    }
+}
+
 const MARKS: [Prefix; 5] =
     [Prefix::Data, Prefix::Segments, Prefix::Outcomes, Prefix::Fates, Prefix::Digests];
 const RETIRES: [Prefix; 3] = [Prefix::Segments, Prefix::Outcomes, Prefix::Digests];
@@ -93,7 +114,7 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
         }),
         At::ListingSessions => {
             let mut next = *state;
-            let waits = undecided(&state.store);
+            let waits = state.store.undecided();
             next.collectors[me].waits = waits;
             next.collectors[me].at = match waits {
                 _ if config.is(Mutant::SessionsListedFirst) => At::Condemning,
@@ -142,7 +163,7 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
             if swept & state.store.packs == 0 {
                 let mut next = *state;
                 let collector = &mut next.collectors[me];
-                collector.waits = undecided(&state.store);
+                collector.waits = state.store.undecided();
                 collector.at = if collector.waits == 0 || config.is(Mutant::RetiredTooSoon) {
                     At::RetireListing(0)
                 } else {
@@ -202,11 +223,6 @@ fn ended() -> Collector {
 fn is_next(number: u8, store: &Store) -> bool {
     let taken = store.numbers | store.digests.abandoned | store.digests.retired;
     taken & (bit(number) - 1) == bit(number) - 1
-}
-
-/// Sessions without outcome; those whose outcome a digest names are decided.
-fn undecided(store: &Store) -> Ids {
-    store.opens & !store.commits & !store.fences & !store.digests.committed & !store.digests.fenced
 }
 
 fn swept_by(collections: Ids, store: &Store) -> Names {
@@ -292,7 +308,7 @@ fn wait(number: u8, state: &State, steps: &mut Steps<'_>, finished: impl Fn(&mut
                 finished(next);
             }
         };
-        let decided = undecided(store) & bit(session) == 0;
+        let decided = store.undecided() & bit(session) == 0;
         if decided {
             let mut next = *state;
             then(&mut next, true);

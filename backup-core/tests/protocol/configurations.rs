@@ -3,25 +3,64 @@
 use super::model::{Config, NOBODY};
 use super::mutants::Mutant;
 
-const BASIC: Config = Config { name: "a writer, a collector", writers: 1, collectors: 1, forgetter: true, ..NOBODY };
-const RETIRED: Config =
-    Config { name: "retired", mergers: 1, retiring: true, ..BASIC };
+const BASIC: Config =
+    Config { name: "a writer, a collector", writers: 1, collectors: 1, forgetter: true, ..NOBODY };
 const ANEW: Config = Config { name: "begun anew", attempts: 2, ..BASIC };
+const RETIRED: Config = Config { name: "retired", mergers: 1, retiring: true, ..BASIC };
+const FOLDED: Config = Config { name: "folded", digests: 1, ..ANEW };
+const LOG: Config = Config { name: "log", log: true, archiver: true, ..BASIC };
+const TWO_COLLECTORS: Config = Config { name: "two collectors", collectors: 2, twice: true, ..BASIC };
+const MERGED_TWICE: Config = Config { name: "merged twice", mergers: 2, ..RETIRED };
+const COPIED: Config = Config { name: "copied", copier: true, ..RETIRED };
 
-pub const PASSING: [Config; 6] = [
+pub const PASSING: &[Config] = &[
     BASIC,
     ANEW,
+    Config { name: "begun anew, late 1", late: 1, ..ANEW },
+    Config { name: "begun anew, late 2", late: 2, ..ANEW },
     Config { name: "two places", twice: true, ..ANEW },
     Config { name: "undeleted", undeleter: true, ..BASIC },
+    Config { name: "undeleted, folded, late", undeleter: true, digests: 1, late: 1, ..BASIC },
+    Config { name: "folded, late", late: 1, ..FOLDED },
+    TWO_COLLECTORS,
+    Config { name: "two collectors, folded, late", late: 1, digests: 1, ..TWO_COLLECTORS },
+    Config { name: "two writers", writers: 2, ..BASIC },
+    Config { name: "two writers, two collectors", writers: 2, ..TWO_COLLECTORS },
     RETIRED,
-    Config { name: "late", late: 1, ..ANEW },
+    Config { name: "retired, anew", attempts: 2, ..RETIRED },
+    Config { name: "merged twice, coarse", coarse: true, ..MERGED_TWICE },
+    MERGED_TWICE,
+    LOG,
+    Config { name: "log, retired", retiring: true, mergers: 1, ..LOG },
+    COPIED,
+    Config { name: "reader", reader: true, ..BASIC },
+    Config { name: "reader, retired, folded", reader: true, digests: 1, coarse: false, ..RETIRED },
 ];
 
-pub const LONG: [Config; 0] = [];
+pub const LONG: &[Config] = &[];
 
-pub const MUTANTS: [Config; 4] = [
+pub const MUTANTS: &[Config] = &[
     Config { mutant: Some(Mutant::RootsNotRelisted), ..BASIC },
+    Config { mutant: Some(Mutant::FoldedOutcomeAcknowledged), attempts: 1, ..FOLDED },
+    Config { mutant: Some(Mutant::FencedSegmentResolves), writers: 2, old: false, retiring: true, ..BASIC },
+    Config { mutant: Some(Mutant::FencedSegmentSupersedes), ..RETIRED },
+    Config { mutant: Some(Mutant::NoDecision), ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::CondemnedReused), ..BASIC },
+    Config { mutant: Some(Mutant::ExpiredParent), ..RETIRED },
+    Config { mutant: Some(Mutant::UndeleteWithoutFate), undeleter: true, ..BASIC },
+    Config { mutant: Some(Mutant::RetiredTooSoon), coarse: true, ..MERGED_TWICE },
+    Config { mutant: Some(Mutant::LogNameReused), retiring: true, mergers: 1, ..LOG },
     Config { mutant: Some(Mutant::ListedBeforeOpen), ..BASIC },
     Config { mutant: Some(Mutant::SessionsListedFirst), ..BASIC },
+    Config { mutant: Some(Mutant::DigestsListedFirst), late: 1, ..FOLDED },
+    Config { mutant: Some(Mutant::SupersedesOnlyValid), coarse: true, ..MERGED_TWICE },
+    Config { mutant: Some(Mutant::SupersededForgotten), coarse: true, late_old_segment: true, ..MERGED_TWICE },
+    Config { mutant: Some(Mutant::SweptPackAdopted), attempts: 2, late: 1, old: false, retiring: true, ..BASIC },
+    Config { mutant: Some(Mutant::SweptPackCopied), ..COPIED },
+    Config { mutant: Some(Mutant::NumberedAfterMarking), ..TWO_COLLECTORS },
+    Config { mutant: Some(Mutant::FoldedDecisionObeyed), digests: 1, ..TWO_COLLECTORS },
+    Config { mutant: Some(Mutant::CondemnedLeftOutOfMerge), ..RETIRED },
+    Config { mutant: Some(Mutant::CachedSegmentsKept), ..RETIRED },
+    Config { mutant: Some(Mutant::EarlierNotSettled), ..TWO_COLLECTORS },
+    Config { mutant: Some(Mutant::UnchangedNotLookedUp), twice: true, ..RETIRED },
 ];

@@ -15,28 +15,28 @@ pub fn steps(state: &State, steps: &mut Steps<'_>) {
         steps.push(Who::Anybody, Did::Deletes(Put::Pack(pack)), next);
     }
     let view = View::whole(store);
-    let fenced = if config.folding { view.fenced() & store.segments } else { 0 };
+    let fenced = if config.digests > 0 { view.fenced() & store.segments } else { 0 };
     for segment in members((state.doomed_segments | fenced) & store.segments) {
         let mut next = *state;
         next.store.segments &= !bit(segment);
         steps.push(Who::Anybody, Did::Deletes(Put::Segment(segment)), next);
     }
-    if !config.folding {
+    if config.digests == 0 {
         return;
     }
     let digests = folded(config, state, &view);
-    if digests != store.digests {
+    if digests != store.digests && state.digests_left > 0 {
         let mut next = *state;
+        next.digests_left -= 1;
         next.store.digests = digests;
         steps.push(Who::Anybody, Did::Does("folds what is final into a digest"), next);
     }
-    for session in members((store.commits | store.fences) & (store.digests.committed | store.digests.fenced)) {
+    let final_outcomes = store.digests.committed | store.digests.fenced;
+    if (store.commits | store.fences) & final_outcomes != 0 {
         let mut next = *state;
-        next.store.commits &= !bit(session);
-        next.store.fences &= !bit(session);
-        next.store.opens &= !bit(session);
-        let file = if store.commits & bit(session) != 0 { Put::Commit(session) } else { Put::Fence(session) };
-        steps.push(Who::Anybody, Did::Deletes(file), next);
+        next.store.commits &= !final_outcomes;
+        next.store.fences &= !final_outcomes;
+        steps.push(Who::Anybody, Did::Does("deletes outcomes that a digest names"), next);
     }
     let final_fates = match (store.digests.expired, store.digests.kept) {
         (true, _) => Ids::MAX,

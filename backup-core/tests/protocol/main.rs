@@ -40,8 +40,9 @@ fn search(config: Config) -> Found {
 }
 
 fn print(trace: &[Step]) {
-    for step in trace {
-        println!("    {}: {}", step.who, step.did);
+    for steps in trace.chunk_by(|one, other| one.who == other.who) {
+        let did: Vec<_> = steps.iter().map(|step| step.did.to_string()).collect();
+        println!("    {}: {}", steps[0].who, did.join("; ").replace("; lists ", ", "));
     }
 }
 

@@ -94,10 +94,6 @@ fn merge(index: u8, session: u8, next: &mut State, steps: &Steps<'_>) {
         supersedes |= superseded_by(merged, &contents);
     }
     supersedes &= if config.is(Mutant::SupersededForgotten) { view.segments } else { !view.digests.superseded };
-    if merged.count_ones() < 2 && names == all {
-        merger.at = At::Ended;
-        return;
-    }
     merger.at = At::PuttingSegment;
     next.store.names[usize::from(session)] = names;
     next.store.supersedes[usize::from(session)] = supersedes;

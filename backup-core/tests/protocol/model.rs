@@ -1,6 +1,7 @@
 //! The whole: who takes part, what they may do next, and what must always hold.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use stateright::{Model, Property};
 
@@ -12,7 +13,7 @@ use super::mutants::Mutant;
 use super::quiet;
 use super::reader::Reader;
 use super::rules::{Prefix, View};
-use super::store::{COLLECTIONS, Ids, LOG, Names, OLD, OLD_PACKS, Put, Store, Thing, Things, bit, name};
+use super::store::{COLLECTIONS, Ids, LOG, Names, OLD, OLD_PACKS, Put, Store, Things, bit, name};
 use super::writer::Writer;
 use super::{archiver, collector, forgetter, keeper, merger, reader, writer};
 
@@ -36,8 +37,8 @@ pub struct Config {
     pub twice: bool,
     /// Whether snapshots need the log segment.
     pub log: bool,
-    /// Whether outcomes, fates and decisions are folded into digests and deleted.
-    pub folding: bool,
+    /// How many digests fold outcomes, fates and decisions, whose files are then deleted.
+    pub digests: u8,
     /// Whether collections go on until they retire.
     pub retiring: bool,
     /// How many puts may be sent that take effect later, or never.
@@ -66,7 +67,7 @@ pub const NOBODY: Config = Config {
     old: true,
     twice: false,
     log: false,
-    folding: false,
+    digests: 0,
     retiring: false,
     late: 0,
     late_old_segment: false,
@@ -118,7 +119,7 @@ impl Config {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub store: Store,
     pub writers: [Writer; WRITERS],
@@ -137,6 +138,74 @@ pub struct State {
     /// Segments that a merger set out to delete.
     pub doomed_segments: Ids,
     pub late_left: u8,
+    pub digests_left: u8,
+}
+
+impl State {
+    /// Makes one state of several that differ only in what nobody will ever look at.
+    fn drop_what_is_past(&mut self, config: &Config) {
+        let store = &mut self.store;
+        // A session that has an outcome is waited for by nobody.
+        store.opens &= store.undecided();
+        for number in 0..config.collectors {
+            let collector = &self.collectors[usize::from(number)];
+            let here = bit(number);
+            let decided = (store.sweeps | store.abandoned) & here != 0 || store.condemned & here == 0;
+            if decided && collector.has_condemned() && !store.is_under_way(Put::Condemned(number)) {
+                store.condemns[usize::from(number)] = 0;
+            }
+            let sweeps = store.sweeps & here != 0 || store.is_under_way(Put::Sweep(number));
+            if collector.has_ended() && !sweeps {
+                store.swept[usize::from(number)] = 0;
+            }
+        }
+        // A repeated put of what is there for ever does nothing.
+        for put in &mut store.late {
+            let stays = match *put {
+                Put::Nothing | Put::Pack(_) => false,
+                Put::Segment(id) => store.segments & bit(id) != 0 && config.mergers == 0 && config.digests == 0,
+                Put::Commit(id) | Put::Fence(id) => {
+                    (store.commits | store.fences) & bit(id) != 0 && self.digests_left == 0
+                        && (store.digests.committed | store.digests.fenced) & bit(id) == 0
+                }
+                Put::Condemned(id) => store.condemned & bit(id) != 0 && !config.retiring && config.digests == 0,
+                Put::Sweep(id) | Put::Abandoned(id) => {
+                    (store.sweeps | store.abandoned) & bit(id) != 0 && !config.retiring && config.digests == 0
+                }
+                Put::Tombstone(id) => store.tombstones & bit(id) != 0 && config.digests == 0,
+                Put::Expired(id) | Put::Kept(id) => {
+                    (store.expired | store.kept) & bit(id) != 0 && config.digests == 0
+                }
+                Put::Number(_) | Put::Open(_) => true,
+            };
+            if stays {
+                *put = Put::Nothing;
+            }
+        }
+        store.late.sort_unstable();
+    }
+}
+
+/// Those who have not begun are passed over: that is most of the time that a search takes.
+impl Hash for State {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        fn each<T: Default + PartialEq + Hash, H: Hasher>(kind: u8, actors: &[T], state: &mut H) {
+            for (index, actor) in actors.iter().enumerate() {
+                if *actor != T::default() {
+                    (kind, index as u8).hash(state);
+                    actor.hash(state);
+                }
+            }
+        }
+        self.store.hash(state);
+        each(0, &self.writers, state);
+        each(1, &self.collectors, state);
+        each(2, &self.mergers, state);
+        each(3, std::slice::from_ref(&self.archiver), state);
+        each(4, std::slice::from_ref(&self.reader), state);
+        (self.forgetter, self.undeleter, self.promised).hash(state);
+        (self.acknowledged, self.doomed, self.doomed_segments, self.late_left, self.digests_left).hash(state);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,7 +273,7 @@ impl Steps<'_> {
 
 impl Config {
     pub fn first(&self) -> State {
-        let mut state = State { late_left: self.late, ..State::default() };
+        let mut state = State { late_left: self.late, digests_left: self.digests, ..State::default() };
         if self.old {
             let store = &mut state.store;
             store.packs = name(OLD_PACKS[0]) | if self.twice { name(OLD_PACKS[1]) } else { 0 };
@@ -278,6 +347,7 @@ impl Model for Config {
 
     fn actions(&self, state: &State, actions: &mut Vec<Step>) {
         self.steps(state, actions);
+        actions.iter_mut().for_each(|step| step.next.drop_what_is_past(self));
     }
 
     fn next_state(&self, _: &State, step: Step) -> Option<State> {
@@ -328,9 +398,4 @@ impl fmt::Display for Did {
             Self::Does(what) => write!(f, "{what}"),
         }
     }
-}
-
-/// For messages that name one thing.
-pub fn pack(id: u8) -> Thing {
-    Thing(id)
 }

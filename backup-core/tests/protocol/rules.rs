@@ -1,5 +1,7 @@
 //! What follows from what was listed: pure functions, the same for everybody.
 
+use std::hash::{Hash, Hasher};
+
 use super::mutants::Mutant;
 use super::store::{Digests, Ids, LOG, Names, OLD, PACKS, SESSIONS, Store, bit, members};
 
@@ -16,7 +18,7 @@ pub enum Prefix {
 }
 
 /// What somebody has listed so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct View {
     pub data: Names,
     /// What a collection without decision condemns.
@@ -32,6 +34,25 @@ pub struct View {
     pub expired: Ids,
     pub kept: Ids,
     pub digests: Digests,
+}
+
+/// Short when nothing was listed, and else in few pieces: see [`Digests`].
+impl Hash for View {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if *self == Self::default() {
+            state.write_u8(0);
+            return;
+        }
+        let mut bytes = [0; 16];
+        for (index, names) in [self.data, self.condemned, self.swept].into_iter().enumerate() {
+            bytes[2 * index..][..2].copy_from_slice(&names.to_le_bytes());
+        }
+        let ids = [self.unretired, self.sweeps, self.segments, self.commits, self.fences, self.expired, self.kept];
+        bytes[6..13].copy_from_slice(&ids);
+        bytes[13] = 1;
+        state.write_u128(u128::from_le_bytes(bytes));
+        self.digests.hash(state);
+    }
 }
 
 impl View {

@@ -1,6 +1,7 @@
 //! The store: files that are created if absent, and puts that take effect when they please.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// A set of small numbers: sessions (and the segment that each may write), or collections.
 pub type Ids = u8;
@@ -57,7 +58,7 @@ pub enum Put {
 }
 
 /// What digests name: final, whatever else appears. They are never deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digests {
     pub committed: Ids,
     pub fenced: Ids,
@@ -72,6 +73,17 @@ pub struct Digests {
     pub expired: bool,
     /// The old snapshot's first tombstone had the fate `kept`.
     pub kept: bool,
+}
+
+/// In one piece, as hashing is what a search spends its time with.
+impl Hash for Digests {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let flags = u8::from(self.expired) | u8::from(self.kept) << 1;
+        let [low, high] = self.swept.to_le_bytes();
+        let bytes =
+            [self.committed, self.fenced, self.superseded, low, high, self.abandoned, self.retired, flags];
+        state.write_u64(u64::from_le_bytes(bytes));
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -138,6 +150,12 @@ impl Store {
         for files in [&mut self.condemned, &mut self.numbers, &mut self.sweeps, &mut self.abandoned] {
             *files &= !collections;
         }
+    }
+
+    /// Sessions without outcome; those whose outcome a digest names are decided.
+    pub fn undecided(&self) -> Ids {
+        let decided = self.commits | self.fences | self.digests.committed | self.digests.fenced;
+        self.opens & !decided
     }
 
     pub fn is_under_way(&self, put: Put) -> bool {

@@ -74,6 +74,7 @@ pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
             let pack = if there { earlier } else { own_pack(index, writer.attempt, steps) };
             set(&mut next, &|writer| {
                 writer.pack = pack;
+                writer.barred &= LOG;
                 writer.at = if there { At::PuttingSegment } else { At::PuttingPack };
             });
             let did = if there { "finds the pack it put before, and adopts it" } else { "finds no pack to adopt" };
@@ -86,14 +87,14 @@ pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
             let mut written = *state;
             written.store.names[usize::from(session)] = name(writer.pack);
             steps.put(who, &written, Put::Segment(session), |next, _| {
-                set(next, &|writer| writer.at = if config.log { At::LookingAtLog } else { At::Committing });
+                set(next, &|writer| go_on(writer, config.log));
             });
         }
         At::LookingAtLog => {
             // Without a log segment that it may rely upon it waits for the archiver.
             if state.store.packs & LOG & !writer.barred != 0 {
                 let mut next = *state;
-                set(&mut next, &|writer| writer.at = At::Committing);
+                set(&mut next, &|writer| go_on(writer, false));
                 steps.push(who, Did::Does("finds the log segment"), next);
             }
         }
@@ -120,6 +121,17 @@ pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
     }
 }
 
+
+/// To the outcome, by way of the log if the snapshot needs it; what it knew is needed no more.
+fn go_on(writer: &mut Writer, log: bool) {
+    writer.pack = 0;
+    if log {
+        writer.at = At::LookingAtLog;
+    } else {
+        writer.at = At::Committing;
+        writer.barred = 0;
+    }
+}
 
 fn acknowledge(index: u8, session: u8, next: &mut State) {
     next.acknowledged |= bit(session);
@@ -175,7 +187,7 @@ fn plan(index: u8, next: &mut State, steps: &Steps<'_>) {
     let swept = if forgets.into_iter().any(|mutant| config.is(mutant)) { 0 } else { view.digests.swept };
     writer.barred = absent | swept;
     if usable != 0 || (parent && !looks_up) {
-        writer.at = if config.log { At::LookingAtLog } else { At::Committing };
+        go_on(writer, config.log);
         return;
     }
     let copies = config.copier && index == 0;
@@ -186,6 +198,9 @@ fn plan(index: u8, next: &mut State, steps: &Steps<'_>) {
     }
     writer.pack = if copies { OLD_PACKS[0] } else { own_pack(index, writer.attempt, steps) };
     writer.at = if writer.attempt > 0 && !copies { At::Adopting } else { At::PuttingPack };
+    if !config.log && writer.at == At::PuttingPack {
+        writer.barred = 0;
+    }
 }
 
 /// A session's packs have names of their own, as the bytes are sealed with a salt.
