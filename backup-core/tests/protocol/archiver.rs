@@ -1,6 +1,6 @@
 //! Who archives a log segment, as often as it is asked to, without a session.
 
-use super::model::{State, Steps, Who};
+use super::model::{OTHER, State, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View};
 use super::store::{FIRST_LOG, LOG, Put, name};
@@ -28,7 +28,7 @@ pub fn steps(state: &State, steps: &mut Steps<'_>) {
         At::Listing => {
             let mut next = *state;
             let archiver = &mut next.archiver;
-            let (did, finished) = config.list(&LISTS, &mut archiver.listed, &mut archiver.view, &state.store);
+            let (did, finished) = config.list(OTHER, &LISTS, &mut archiver.listed, &mut archiver.view, &state.store);
             if finished {
                 let view = archiver.view;
                 *archiver = Archiver { at: choose(&view, config.mutant), ..Archiver::default() };

@@ -1,7 +1,7 @@
 //! A collector: takes a number, settles earlier collections, marks, condemns, waits, lists the roots again, decides,
 //! and retires what it swept. The deletes are anybody's.
 
-use super::model::{Config, Did, State, Steps, Who};
+use super::model::{COLLECTOR, Config, Did, State, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View, names_in};
 use super::store::{Ids, LOG, Names, PACKS, Put, Store, bit, members, name};
@@ -88,7 +88,7 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
             let mut next = *state;
             let mut done = done;
             let view = &mut next.collectors[me].view;
-            let (did, finished) = config.list(&MARKS, &mut done, view, &state.store);
+            let (did, finished) = config.list(COLLECTOR, &MARKS, &mut done, view, &state.store);
             next.collectors[me].at = At::Marking(done);
             if finished {
                 mark(number, did, &next, steps);
@@ -128,7 +128,7 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
             let mut next = *state;
             let mut done = done;
             let view = &mut next.collectors[me].view;
-            let (did, finished) = config.list(&MARKS, &mut done, view, &state.store);
+            let (did, finished) = config.list(COLLECTOR, &MARKS, &mut done, view, &state.store);
             next.collectors[me].at = At::Relisting(done);
             if finished {
                 let last = relisted(number, &mut next, config);
@@ -181,7 +181,7 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
             let mut next = *state;
             let mut done = done;
             let collector = &mut next.collectors[me];
-            let (did, finished) = config.list(&RETIRES, &mut done, &mut collector.view, &state.store);
+            let (did, finished) = config.list(COLLECTOR, &RETIRES, &mut done, &mut collector.view, &state.store);
             collector.at = At::RetireListing(done);
             if finished {
                 let valid = collector.view.valid(&state.store, config.mutant);
@@ -246,7 +246,7 @@ fn settle(number: u8, state: &State, steps: &mut Steps<'_>) {
     let mut view = View::default();
     view.list(Prefix::Collections, store);
     collector.swept = view.swept;
-    collector.retires = view.sweeps;
+    collector.retires = if config.is(Mutant::OthersNotRetired) { 0 } else { view.sweeps };
     collector.at = At::Marking(0);
     steps.push(Who::Collector(number), Did::Lists(Prefix::Collections), next);
 }

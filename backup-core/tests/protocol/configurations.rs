@@ -1,6 +1,6 @@
 //! The bounds: who takes part in which search.
 
-use super::model::{Config, NOBODY};
+use super::model::{COLLECTOR, Config, EVERYBODY, MERGER, NOBODY, OTHER, WRITER};
 use super::mutants::Mutant;
 
 const BASIC: Config =
@@ -28,13 +28,22 @@ pub const PASSING: &[Config] = &[
     Config { name: "two writers, two collectors", writers: 2, ..TWO_COLLECTORS },
     RETIRED,
     Config { name: "retired, anew", attempts: 2, ..RETIRED },
-    Config { name: "merged twice, coarse", coarse: true, ..MERGED_TWICE },
-    MERGED_TWICE,
+    Config { name: "merged twice, coarse", coarse: EVERYBODY, ..MERGED_TWICE },
+    Config { name: "merged twice, torn writer", coarse: EVERYBODY - WRITER, ..MERGED_TWICE },
+    Config { name: "merged twice, torn collector", coarse: EVERYBODY - COLLECTOR, ..MERGED_TWICE },
+    Config { name: "merged twice, torn merger", coarse: EVERYBODY - MERGER, ..MERGED_TWICE },
+    Config { name: "merged twice, torn writer+merger", coarse: EVERYBODY - MERGER-WRITER, ..MERGED_TWICE },
+    Config { name: "quiet: late", late: 1, quiet: true, ..ANEW },
+    Config { name: "quiet: undeleted, folded", undeleter: true, digests: 1, quiet: true, ..BASIC },
+    Config { name: "quiet: retired, twice", twice: true, quiet: true, ..RETIRED },
+    Config { name: "quiet: merged twice", quiet: true, coarse: EVERYBODY, ..MERGED_TWICE },
     LOG,
+    Config { name: "reader, coarse", reader: true, coarse: EVERYBODY - OTHER, ..RETIRED },
+    Config { name: "reader, coarse, digests", reader: true, coarse: EVERYBODY - OTHER, digests: 1, ..RETIRED },
     Config { name: "log, retired", retiring: true, mergers: 1, ..LOG },
     COPIED,
     Config { name: "reader", reader: true, ..BASIC },
-    Config { name: "reader, retired, folded", reader: true, digests: 1, coarse: false, ..RETIRED },
+    Config { name: "reader, retired, folded", reader: true, digests: 1, ..RETIRED },
 ];
 
 pub const LONG: &[Config] = &[];
@@ -48,13 +57,13 @@ pub const MUTANTS: &[Config] = &[
     Config { mutant: Some(Mutant::CondemnedReused), ..BASIC },
     Config { mutant: Some(Mutant::ExpiredParent), ..RETIRED },
     Config { mutant: Some(Mutant::UndeleteWithoutFate), undeleter: true, ..BASIC },
-    Config { mutant: Some(Mutant::RetiredTooSoon), coarse: true, ..MERGED_TWICE },
+    Config { mutant: Some(Mutant::RetiredTooSoon), coarse: EVERYBODY, ..MERGED_TWICE },
     Config { mutant: Some(Mutant::LogNameReused), retiring: true, mergers: 1, ..LOG },
     Config { mutant: Some(Mutant::ListedBeforeOpen), ..BASIC },
     Config { mutant: Some(Mutant::SessionsListedFirst), ..BASIC },
     Config { mutant: Some(Mutant::DigestsListedFirst), late: 1, ..FOLDED },
-    Config { mutant: Some(Mutant::SupersedesOnlyValid), coarse: true, ..MERGED_TWICE },
-    Config { mutant: Some(Mutant::SupersededForgotten), coarse: true, late_old_segment: true, ..MERGED_TWICE },
+    Config { mutant: Some(Mutant::SupersedesOnlyValid), coarse: EVERYBODY, ..MERGED_TWICE },
+    Config { mutant: Some(Mutant::SupersededForgotten), coarse: EVERYBODY, late_old_segment: true, ..MERGED_TWICE },
     Config { mutant: Some(Mutant::SweptPackAdopted), attempts: 2, late: 1, old: false, retiring: true, ..BASIC },
     Config { mutant: Some(Mutant::SweptPackCopied), ..COPIED },
     Config { mutant: Some(Mutant::NumberedAfterMarking), ..TWO_COLLECTORS },
@@ -62,5 +71,6 @@ pub const MUTANTS: &[Config] = &[
     Config { mutant: Some(Mutant::CondemnedLeftOutOfMerge), ..RETIRED },
     Config { mutant: Some(Mutant::CachedSegmentsKept), ..RETIRED },
     Config { mutant: Some(Mutant::EarlierNotSettled), ..TWO_COLLECTORS },
+    Config { mutant: Some(Mutant::OthersNotRetired), quiet: true, ..RETIRED },
     Config { mutant: Some(Mutant::UnchangedNotLookedUp), twice: true, ..RETIRED },
 ];

@@ -2,6 +2,7 @@
 //! what a digest names.
 
 use super::model::{Config, Did, State, Steps, Who};
+use super::mutants::Mutant;
 use super::rules::View;
 use super::store::{Digests, Ids, OLD, Put, bit, members, name};
 
@@ -15,8 +16,9 @@ pub fn steps(state: &State, steps: &mut Steps<'_>) {
         steps.push(Who::Anybody, Did::Deletes(Put::Pack(pack)), next);
     }
     let view = View::whole(store);
-    let fenced = if config.digests > 0 { view.fenced() & store.segments } else { 0 };
-    for segment in members((state.doomed_segments | fenced) & store.segments) {
+    let fenced = if config.digests > 0 { view.fenced() } else { 0 };
+    let deletable = state.doomed_segments | store.digests.superseded | fenced;
+    for segment in members(deletable & store.segments) {
         let mut next = *state;
         next.store.segments &= !bit(segment);
         steps.push(Who::Anybody, Did::Deletes(Put::Segment(segment)), next);
@@ -50,7 +52,7 @@ pub fn steps(state: &State, steps: &mut Steps<'_>) {
         }
         steps.push(Who::Anybody, Did::Does("deletes tombstones and fates that a digest names"), next);
     }
-    let gone = store.digests.abandoned | (store.digests.retired & !store.sweeps);
+    let gone = store.digests.abandoned | store.digests.retired;
     let collections = (store.numbers | store.condemned | store.abandoned | store.sweeps) & gone;
     if collections != 0 {
         let mut next = *state;
@@ -71,7 +73,9 @@ fn folded(config: &Config, state: &State, view: &View) -> Digests {
         digests.committed |= bit(OLD);
     }
     digests.kept |= view.kept & bit(0) != 0 && !digests.expired;
-    digests.superseded |= view.superseded(&state.store, config.mutant) & view.segments;
+    if !config.is(Mutant::SupersededForgotten) {
+        digests.superseded |= view.superseded(&state.store, config.mutant) & view.segments;
+    }
     digests.abandoned |= state.store.abandoned & !digests.retired;
     digests
 }

@@ -39,10 +39,21 @@ fn search(config: Config) -> Found {
     Found { trace, states: checker.unique_state_count(), depth: checker.max_depth(), took: begun.elapsed() }
 }
 
+/// One line for what somebody does without another's step between.
 fn print(trace: &[Step]) {
     for steps in trace.chunk_by(|one, other| one.who == other.who) {
-        let did: Vec<_> = steps.iter().map(|step| step.did.to_string()).collect();
-        println!("    {}: {}", steps[0].who, did.join("; ").replace("; lists ", ", "));
+        let mut line = format!("    {}:", steps[0].who);
+        let mut listing = false;
+        for (index, step) in steps.iter().enumerate() {
+            let did = step.did.to_string();
+            let lists = did.strip_prefix("lists ");
+            match lists {
+                Some(what) if listing => line.push_str(&format!(", {what}")),
+                _ => line.push_str(&format!("{} {did}", if index == 0 { "" } else { ";" })),
+            }
+            listing = lists.is_some();
+        }
+        println!("{line}");
     }
 }
 

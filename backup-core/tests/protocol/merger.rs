@@ -1,7 +1,7 @@
 //! A merger: a session that makes no snapshot. It writes the valid segments anew as one, without what was swept, decides,
 //! and deletes what it superseded.
 
-use super::model::{Did, State, Steps, Who};
+use super::model::{MERGER, Did, State, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View, names_in, superseded_by};
 use super::store::{Put, bit};
@@ -43,7 +43,7 @@ pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
         }
         At::Listing(mut done) => {
             let view = &mut next.mergers[me].view;
-            let (did, finished) = config.list(&LISTS, &mut done, view, &state.store);
+            let (did, finished) = config.list(MERGER, &LISTS, &mut done, view, &state.store);
             next.mergers[me].at = At::Listing(done);
             if finished {
                 merge(index, session, &mut next, steps);
@@ -63,13 +63,14 @@ pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
         }
         At::Digesting => {
             let superseded = state.store.supersedes[usize::from(session)];
-            next.doomed_segments |= superseded;
             next.mergers[me].at = At::Ended;
-            let mut did = "deletes what it superseded, without a digest";
-            if !config.is(Mutant::SupersededForgotten) {
+            let did = if config.is(Mutant::SupersededForgotten) {
+                next.doomed_segments |= superseded;
+                "begins to delete what it superseded, without a digest"
+            } else {
                 next.store.digests.superseded |= superseded;
-                did = "puts a digest of what it superseded";
-            }
+                "puts a digest of what it superseded"
+            };
             steps.push(who, Did::Does(did), next);
         }
         At::Ended => {}

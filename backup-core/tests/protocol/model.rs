@@ -45,12 +45,19 @@ pub struct Config {
     pub late: u8,
     /// Such a put of the old segment is under way from the beginning.
     pub late_old_segment: bool,
-    /// The lists of one reading are one step.
-    pub coarse: bool,
+    /// Whose lists of one reading are one step.
+    pub coarse: u8,
     /// In every state: two quiet collections leave nothing behind.
     pub quiet: bool,
     pub mutant: Option<Mutant>,
 }
+
+/// Roles, for [`Config::coarse`].
+pub const WRITER: u8 = 1;
+pub const COLLECTOR: u8 = 2;
+pub const MERGER: u8 = 4;
+pub const OTHER: u8 = 8;
+pub const EVERYBODY: u8 = 15;
 
 /// Nobody does anything.
 pub const NOBODY: Config = Config {
@@ -71,7 +78,7 @@ pub const NOBODY: Config = Config {
     retiring: false,
     late: 0,
     late_old_segment: false,
-    coarse: false,
+    coarse: 0,
     quiet: false,
     mutant: None,
 };
@@ -106,9 +113,16 @@ impl Config {
     }
 
     /// Takes the next step of a reading, or all that are left; says whether it is finished.
-    pub fn list(&self, prefixes: &'static [Prefix], done: &mut u8, view: &mut View, store: &Store) -> (Did, bool) {
+    pub fn list(
+        &self,
+        role: u8,
+        prefixes: &'static [Prefix],
+        done: &mut u8,
+        view: &mut View,
+        store: &Store,
+    ) -> (Did, bool) {
         let mut left = self.order(prefixes).skip(usize::from(*done));
-        if self.coarse {
+        if self.coarse & role != 0 {
             left.for_each(|prefix| view.list(prefix, store));
             return (Did::ListsAll, true);
         }

@@ -50,6 +50,8 @@ pub enum Mutant {
     CachedSegmentsKept,
     /// A collector does not settle the collections before its own.
     EarlierNotSettled,
+    /// A collection retires only what it swept itself, not what others swept and left.
+    OthersNotRetired,
     /// Unchanged content of a parent that has not expired is taken over although collections are unretired.
     UnchangedNotLookedUp,
 }

@@ -1,6 +1,6 @@
 //! A reader with a stale index: it lists, and reads within the grace period what was acknowledged before.
 
-use super::model::{Did, State, Steps, Who};
+use super::model::{OTHER, Did, State, Steps, Who};
 use super::rules::{Prefix, View, names_in};
 use super::store::{Ids, Names, OLD, PACKS, bit};
 
@@ -51,7 +51,7 @@ pub fn steps(state: &State, steps: &mut Steps<'_>) {
             steps.push(Who::Reader, Did::Does("begins"), next);
         }
         At::Listing(mut done) => {
-            let (did, finished) = config.list(&LISTS, &mut done, &mut next.reader.view, &state.store);
+            let (did, finished) = config.list(OTHER, &LISTS, &mut done, &mut next.reader.view, &state.store);
             next.reader.at = if finished { At::Reading } else { At::Listing(done) };
             steps.push(Who::Reader, did, next);
         }

@@ -1,7 +1,7 @@
 //! A writer: opens a session, lists, uses what it may, puts what is missing, decides by one create. Also the keyless
 //! copier, whose pack has the name that it has elsewhere.
 
-use super::model::{Did, State, Steps, Who};
+use super::model::{WRITER, Did, State, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View};
 use super::store::{LOG, Names, OLD, OLD_PACKS, Put, bit, name};
@@ -157,7 +157,7 @@ fn list(index: u8, state: &State, steps: &mut Steps<'_>) {
     let mut next = *state;
     let writer = &mut next.writers[usize::from(index)];
     let mut done = if let At::Listing(done) = writer.at { done } else { 0 };
-    let (did, finished) = config.list(&LISTS, &mut done, &mut writer.view, &state.store);
+    let (did, finished) = config.list(WRITER, &LISTS, &mut done, &mut writer.view, &state.store);
     writer.at = At::Listing(done);
     if finished && config.is(Mutant::ListedBeforeOpen) {
         writer.at = At::OpensLate;
