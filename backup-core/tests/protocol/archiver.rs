@@ -36,7 +36,8 @@ pub fn steps(state: &State, steps: &mut Steps<'_>) {
             steps.push(Who::Archiver, did, next);
         }
         At::Putting(id) => steps.put(Who::Archiver, state, Put::Pack(id), |next, _| {
-            next.archiver.at = At::Ended;
+            // Its name may have been condemned or swept before it woke: it has archived what a new list shows.
+            next.archiver.at = At::Listing;
         }),
         At::Ended => {}
     }

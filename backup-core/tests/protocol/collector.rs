@@ -64,6 +64,19 @@ impl Collector {
 
 const MARKS: [Prefix; 5] =
     [Prefix::Data, Prefix::Segments, Prefix::Outcomes, Prefix::Fates, Prefix::Digests];
+const HOLDS: [Prefix; 6] =
+    [Prefix::Data, Prefix::Segments, Prefix::Outcomes, Prefix::Fates, Prefix::Holds, Prefix::Digests];
+const HOLDS_FIRST: [Prefix; 6] =
+    [Prefix::Data, Prefix::Segments, Prefix::Outcomes, Prefix::Holds, Prefix::Fates, Prefix::Digests];
+
+/// What is listed for marking and, once more, before the decision.
+fn marks(config: &Config) -> &'static [Prefix] {
+    match config.holder {
+        false => &MARKS,
+        true if config.is(Mutant::HoldsListedFirst) => &HOLDS_FIRST,
+        true => &HOLDS,
+    }
+}
 const RETIRES: [Prefix; 3] = [Prefix::Segments, Prefix::Outcomes, Prefix::Digests];
 
 pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
@@ -88,7 +101,7 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
             let mut next = *state;
             let mut done = done;
             let view = &mut next.collectors[me].view;
-            let (did, finished) = config.list(COLLECTOR, &MARKS, &mut done, view, &state.store);
+            let (did, finished) = config.list(COLLECTOR, marks(config), &mut done, view, &state.store);
             next.collectors[me].at = At::Marking(done);
             if finished {
                 mark(number, did, &next, steps);
@@ -128,7 +141,7 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
             let mut next = *state;
             let mut done = done;
             let view = &mut next.collectors[me].view;
-            let (did, finished) = config.list(COLLECTOR, &MARKS, &mut done, view, &state.store);
+            let (did, finished) = config.list(COLLECTOR, marks(config), &mut done, view, &state.store);
             next.collectors[me].at = At::Relisting(done);
             if finished {
                 let last = relisted(number, &mut next, config);

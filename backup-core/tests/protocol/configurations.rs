@@ -20,6 +20,8 @@ pub const PASSING: &[Config] = &[
     Config { name: "begun anew, late 2", late: 2, ..ANEW },
     Config { name: "two places", twice: true, ..ANEW },
     Config { name: "undeleted", undeleter: true, ..BASIC },
+    Config { name: "held, undeleted", holder: true, undeleter: true, ..BASIC },
+    Config { name: "held, folded, late", holder: true, digests: 1, late: 1, ..BASIC },
     Config { name: "undeleted, folded, late", undeleter: true, digests: 1, late: 1, ..BASIC },
     Config { name: "folded, late", late: 1, ..FOLDED },
     TWO_COLLECTORS,
@@ -69,8 +71,23 @@ pub const MUTANTS: &[Config] = &[
     Config { mutant: Some(Mutant::NumberedAfterMarking), ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::FoldedDecisionObeyed), digests: 1, ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::CondemnedLeftOutOfMerge), ..RETIRED },
-    Config { mutant: Some(Mutant::CachedSegmentsKept), ..RETIRED },
     Config { mutant: Some(Mutant::EarlierNotSettled), ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::OthersNotRetired), quiet: true, ..RETIRED },
+    Config { mutant: Some(Mutant::HoldsListedFirst), holder: true, ..BASIC },
+    Config { mutant: Some(Mutant::IndexNotListed), ..RETIRED },
+    Config { mutant: Some(Mutant::GraceIgnored), reader: true, ..BASIC },
+];
+
+/// What the design forbids, and is found to do no harm within these bounds.
+pub const HARMLESS: &[Config] = &[
     Config { mutant: Some(Mutant::UnchangedNotLookedUp), twice: true, ..RETIRED },
+    Config { mutant: Some(Mutant::UnchangedNotLookedUp), late: 1, ..FOLDED },
+    Config { mutant: Some(Mutant::UnchangedNotLookedUp), retiring: true, mergers: 1, coarse: EVERYBODY, ..TWO_COLLECTORS },
+    Config { mutant: Some(Mutant::CachedSegmentsKept), late: 1, ..RETIRED },
+    Config { mutant: Some(Mutant::CachedSegmentsKept), coarse: EVERYBODY, late_old_segment: true, ..MERGED_TWICE },
+    Config { mutant: Some(Mutant::OutcomesListedFirst), twice: true, ..RETIRED },
+    Config { mutant: Some(Mutant::OutcomesListedFirst), late: 1, ..FOLDED },
+    Config { mutant: Some(Mutant::FatesListedFirst), twice: true, ..RETIRED },
+    Config { mutant: Some(Mutant::FatesListedFirst), late: 1, ..FOLDED },
+    Config { mutant: Some(Mutant::FatesListedFirst), undeleter: true, digests: 1, ..BASIC },
 ];

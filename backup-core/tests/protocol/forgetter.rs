@@ -1,8 +1,8 @@
-//! Who forgets the old snapshot, and who wants it back.
+//! Who forgets the old snapshot, who wants it back, and who holds it.
 
 use super::model::{Did, State, Steps, Who};
 use super::mutants::Mutant;
-use super::rules::View;
+use super::rules::{Prefix, View};
 use super::store::{Put, bit};
 
 /// Creates a tombstone, and its fate `expired` whenever the clock says so; if that was kept, a second one.
@@ -21,6 +21,16 @@ pub enum Undeleter {
     #[default]
     Idle,
     Keeping,
+    LookingAtDigests,
+    Ended,
+}
+
+/// Creates a hold, then looks whether the snapshot had expired before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Holder {
+    #[default]
+    Idle,
+    LookingAtFates,
     LookingAtDigests,
     Ended,
 }
@@ -73,5 +83,23 @@ pub fn undeleter_steps(state: &State, steps: &mut Steps<'_>) {
             steps.push(Who::Undeleter, Did::Does("looks at the digests and tells that the snapshot is kept"), next);
         }
         Undeleter::Ended => {}
+    }
+}
+
+pub fn holder_steps(state: &State, steps: &mut Steps<'_>) {
+    let mut next = *state;
+    match state.holder {
+        Holder::Idle => steps.put(Who::Holder, state, Put::Hold, |next, _| next.holder = Holder::LookingAtFates),
+        Holder::LookingAtFates => {
+            let expired = View::whole(&state.store).old_has_expired();
+            next.holder = if expired { Holder::Ended } else { Holder::LookingAtDigests };
+            steps.push(Who::Holder, Did::Lists(Prefix::Fates), next);
+        }
+        Holder::LookingAtDigests => {
+            next.holder = Holder::Ended;
+            next.held = !state.store.digests.expired;
+            steps.push(Who::Holder, Did::Does("lists digests, and tells whether the snapshot is held"), next);
+        }
+        Holder::Ended => {}
     }
 }

@@ -10,7 +10,8 @@ pub fn steps(state: &State, steps: &mut Steps<'_>) {
     let config = steps.config;
     let store = &state.store;
     // Whoever read a decision `sweep` may have slept since.
-    for pack in members(state.doomed & store.packs & !state.reader.within_grace()) {
+    let grace = if config.is(Mutant::GraceIgnored) { 0 } else { state.reader.within_grace() };
+    for pack in members(state.doomed & store.packs & !grace) {
         let mut next = *state;
         next.store.packs &= !name(pack);
         steps.push(Who::Anybody, Did::Deletes(Put::Pack(pack)), next);
@@ -68,7 +69,8 @@ fn folded(config: &Config, state: &State, view: &View) -> Digests {
     digests.fenced |= view.fenced();
     // A snapshot's file is its content: it stays until the snapshot has expired.
     digests.committed |= view.committed() & !snapshots;
-    if view.old_has_expired() && config.old {
+    // Nor is one that is held folded: its fate is listed, then holds.
+    if view.old_has_expired() && config.old && !view.hold {
         digests.expired = true;
         digests.committed |= bit(OLD);
     }

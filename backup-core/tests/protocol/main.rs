@@ -19,7 +19,7 @@ mod writer;
 
 use std::time::{Duration, Instant};
 
-use configurations::{LONG, MUTANTS, PASSING};
+use configurations::{HARMLESS, LONG, MUTANTS, PASSING};
 use model::{Config, Step};
 use stateright::{Checker, Model};
 
@@ -40,7 +40,7 @@ fn search(config: Config) -> Found {
 }
 
 /// One line for what somebody does without another's step between.
-fn print(trace: &[Step]) {
+fn print(config: &Config, trace: &[Step]) {
     for steps in trace.chunk_by(|one, other| one.who == other.who) {
         let mut line = format!("    {}:", steps[0].who);
         let mut listing = false;
@@ -55,13 +55,22 @@ fn print(trace: &[Step]) {
         }
         println!("{line}");
     }
+    let left = trace.last().filter(|_| config.quiet).and_then(|last| quiet::leaves(config, &last.next));
+    let read = trace.last().is_some_and(|last| last.next.reader.has_failed());
+    match left {
+        _ if read => println!("    what was acknowledged could not be read"),
+        Some(left) => println!("    two quiet collections leave {left}"),
+        None => println!("    what was acknowledged does not restore"),
+    }
 }
 
 fn passes(config: &Config) {
     let found = search(*config);
-    println!("{:<34} {:>9} states, depth {:>3}, {:>5.1} s", config.name, found.states, found.depth, found.took.as_secs_f64());
+    let (states, depth, seconds) = (found.states, found.depth, found.took.as_secs_f64());
+    println!("{}: {states} states, depth {depth}, {seconds:.1} s", config.name);
+    println!("    {}", config.bound());
     if let Some(trace) = found.trace {
-        print(&trace);
+        print(config, &trace);
         panic!("{}: does not hold", config.name);
     }
 }
@@ -92,6 +101,14 @@ fn every_mutant_is_found_out() {
             panic!("{mutant:?} does no harm within {} states of {}", found.states, config.name);
         };
         println!("{mutant:?}: {} steps; {} states in {seconds:.1} s", trace.len(), found.states);
-        print(&trace);
+        print(config, &trace);
+    }
+}
+
+#[test]
+fn what_does_no_harm() {
+    for config in HARMLESS {
+        println!("{:?}", config.mutant);
+        passes(config);
     }
 }

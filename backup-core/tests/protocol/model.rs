@@ -7,7 +7,7 @@ use stateright::{Model, Property};
 
 use super::archiver::Archiver;
 use super::collector::Collector;
-use super::forgetter::{Forgetter, Undeleter};
+use super::forgetter::{Forgetter, Holder, Undeleter};
 use super::merger::Merger;
 use super::mutants::Mutant;
 use super::quiet;
@@ -30,6 +30,7 @@ pub struct Config {
     pub mergers: u8,
     pub forgetter: bool,
     pub undeleter: bool,
+    pub holder: bool,
     pub archiver: bool,
     pub reader: bool,
     /// Whether there is an old snapshot, and whether its chunk stands in two packs.
@@ -47,6 +48,8 @@ pub struct Config {
     pub late_old_segment: bool,
     /// Whose lists of one reading are one step.
     pub coarse: u8,
+    /// Sessions whose segments and outcomes stand on the first page of a list of two; a list of one page if there are none.
+    pub page: Ids,
     /// In every state: two quiet collections leave nothing behind.
     pub quiet: bool,
     pub mutant: Option<Mutant>,
@@ -69,6 +72,7 @@ pub const NOBODY: Config = Config {
     mergers: 0,
     forgetter: false,
     undeleter: false,
+    holder: false,
     archiver: false,
     reader: false,
     old: true,
@@ -79,6 +83,7 @@ pub const NOBODY: Config = Config {
     late: 0,
     late_old_segment: false,
     coarse: 0,
+    page: 0,
     quiet: false,
     mutant: None,
 };
@@ -104,12 +109,22 @@ impl Config {
         bit(self.session_of_merger(0)) - 1
     }
 
-    /// In which order somebody lists; digests come last, but for a mutant.
-    pub fn order(&self, prefixes: &'static [Prefix]) -> impl Iterator<Item = Prefix> + Clone {
-        let first = self.is(Mutant::DigestsListedFirst);
-        let (last, others) = prefixes.split_last().unwrap_or((&Prefix::Digests, &[]));
-        let before = first.then_some(*last);
-        before.into_iter().chain(others.iter().copied()).chain((!first).then_some(*last))
+    /// In which order somebody lists, page by page; digests come last, but for a mutant.
+    fn pages(&self, prefixes: &'static [Prefix]) -> impl Iterator<Item = (Prefix, Ids)> {
+        let early = match self.mutant {
+            Some(Mutant::DigestsListedFirst) => Some(Prefix::Digests),
+            Some(Mutant::OutcomesListedFirst) => Some(Prefix::Outcomes),
+            Some(Mutant::FatesListedFirst) => Some(Prefix::Fates),
+            _ => None,
+        };
+        let first = early.filter(|prefix| prefixes.contains(prefix));
+        let others = prefixes.iter().copied().filter(move |prefix| Some(*prefix) != first);
+        let page = self.page;
+        first.into_iter().chain(others).flat_map(move |prefix| {
+            let paged = page != 0 && matches!(prefix, Prefix::Segments | Prefix::Outcomes);
+            let pages = if paged { [page, !page] } else { [Ids::MAX, 0] };
+            pages.into_iter().filter(|page| *page != 0).map(move |page| (prefix, page))
+        })
     }
 
     /// Takes the next step of a reading, or all that are left; says whether it is finished.
@@ -121,15 +136,49 @@ impl Config {
         view: &mut View,
         store: &Store,
     ) -> (Did, bool) {
-        let mut left = self.order(prefixes).skip(usize::from(*done));
+        let mut left = self.pages(prefixes).skip(usize::from(*done)).peekable();
         if self.coarse & role != 0 {
-            left.for_each(|prefix| view.list(prefix, store));
+            left.for_each(|(prefix, page)| view.list_page(prefix, page, store));
             return (Did::ListsAll, true);
         }
-        let Some(prefix) = left.next() else { return (Did::ListsAll, true) };
-        view.list(prefix, store);
+        let Some((prefix, page)) = left.next() else { return (Did::ListsAll, true) };
+        view.list_page(prefix, page, store);
         *done += 1;
-        (Did::Lists(prefix), usize::from(*done) == prefixes.len())
+        (Did::Lists(prefix), left.peek().is_none())
+    }
+
+    /// In a few words.
+    pub fn bound(&self) -> String {
+        let mut words = Vec::new();
+        let counts = [
+            (self.writers, "writer"),
+            (self.collectors, "collector"),
+            (self.mergers, "merger"),
+            (u8::from(self.forgetter), "forgetter"),
+            (u8::from(self.undeleter), "undeleter"),
+            (u8::from(self.holder), "holder"),
+            (u8::from(self.archiver), "archiver"),
+            (u8::from(self.reader), "reader"),
+            (self.late + u8::from(self.late_old_segment), "late put"),
+            (self.digests, "digest"),
+        ];
+        for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            words.push(format!("{count} {what}{}", if count == 1 { "" } else { "s" }));
+        }
+        let flags = [
+            (self.attempts > 1, "fenced writers begin anew"),
+            (self.copier, "the first writer copies"),
+            (self.twice, "the chunk stands in two packs"),
+            (!self.old, "no old snapshot"),
+            (self.retiring, "collections retire"),
+            (self.page != 0, "lists have pages"),
+            (self.coarse & WRITER != 0, "writers list at once"),
+            (self.coarse & COLLECTOR != 0, "collectors list at once"),
+            (self.coarse & MERGER != 0 && self.mergers > 0, "mergers list at once"),
+            (self.quiet, "quiescence"),
+        ];
+        words.extend(flags.into_iter().filter(|(set, _)| *set).map(|(_, what)| what.to_owned()));
+        words.join(", ")
     }
 }
 
@@ -141,12 +190,15 @@ pub struct State {
     pub mergers: [Merger; MERGERS],
     pub forgetter: Forgetter,
     pub undeleter: Undeleter,
+    pub holder: Holder,
     pub archiver: Archiver,
     pub reader: Reader,
     /// Sessions whose snapshots were acknowledged.
     pub acknowledged: Ids,
     /// Somebody was told that the old snapshot is kept.
     pub promised: bool,
+    /// Somebody was told that it is held.
+    pub held: bool,
     /// Names that a decision `sweep` permits anybody to delete, now or in a year.
     pub doomed: Names,
     /// Segments that a merger set out to delete.
@@ -191,6 +243,7 @@ impl State {
                     (store.expired | store.kept) & bit(id) != 0 && config.digests == 0
                 }
                 Put::Number(_) | Put::Open(_) => true,
+                Put::Hold => store.hold,
             };
             if stays {
                 *put = Put::Nothing;
@@ -217,7 +270,7 @@ impl Hash for State {
         each(2, &self.mergers, state);
         each(3, std::slice::from_ref(&self.archiver), state);
         each(4, std::slice::from_ref(&self.reader), state);
-        (self.forgetter, self.undeleter, self.promised).hash(state);
+        (self.forgetter, self.undeleter, self.holder, self.promised, self.held).hash(state);
         (self.acknowledged, self.doomed, self.doomed_segments, self.late_left, self.digests_left).hash(state);
     }
 }
@@ -229,6 +282,7 @@ pub enum Who {
     Merger(u8),
     Forgetter,
     Undeleter,
+    Holder,
     Archiver,
     Reader,
     Store,
@@ -318,6 +372,9 @@ impl Config {
         if self.undeleter {
             forgetter::undeleter_steps(state, &mut steps);
         }
+        if self.holder {
+            forgetter::holder_steps(state, &mut steps);
+        }
         if self.archiver {
             archiver::steps(state, &mut steps);
         }
@@ -341,7 +398,7 @@ impl Config {
     pub fn restores(&self, state: &State) -> bool {
         let view = View::whole(&state.store);
         let mut needed = state.acknowledged;
-        if view.old_has_expired() && !state.promised {
+        if view.old_has_expired() && !state.promised && !state.held {
             needed &= !bit(OLD);
         }
         let stored = state.store.packs;
@@ -372,7 +429,7 @@ impl Model for Config {
         vec![Property::always("it holds", |config: &Self, state: &State| {
             config.restores(state)
                 && !state.reader.has_failed()
-                && (!config.quiet || quiet::leaves_nothing(config, state))
+                && (!config.quiet || quiet::leaves(config, state).is_none())
         })]
     }
 }
@@ -385,6 +442,7 @@ impl fmt::Display for Who {
             Self::Merger(id) => write!(f, "merger {id}"),
             Self::Forgetter => write!(f, "forgetter"),
             Self::Undeleter => write!(f, "undeleter"),
+            Self::Holder => write!(f, "holder"),
             Self::Archiver => write!(f, "archiver"),
             Self::Reader => write!(f, "reader"),
             Self::Store => write!(f, "store"),

@@ -46,6 +46,16 @@ pub enum Mutant {
     FoldedDecisionObeyed,
     /// A merge leaves out what is condemned but not swept.
     CondemnedLeftOutOfMerge,
+    /// A collector lists holds, then fates.
+    HoldsListedFirst,
+    /// What was swept is deleted at once, whoever may be reading.
+    GraceIgnored,
+    /// A writer trusts its cached index, and does not list which segments there are.
+    IndexNotListed,
+    /// Outcomes are listed before segments.
+    OutcomesListedFirst,
+    /// Fates are listed before outcomes.
+    FatesListedFirst,
     /// A writer keeps cached segments that are no longer listed.
     CachedSegmentsKept,
     /// A collector does not settle the collections before its own.

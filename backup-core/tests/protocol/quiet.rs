@@ -8,18 +8,14 @@ use super::{collector, keeper, merger};
 /// More steps than anybody takes who is not disturbed.
 const STEPS_MAX: usize = 64;
 
-/// Supposes that all others have ended or died, and that puts under way have been lost.
-pub fn leaves_nothing(config: &Config, state: &State) -> bool {
+/// What is left of it. Supposes that all others have ended or died, and that puts under way have been lost.
+pub fn leaves(config: &Config, state: &State) -> Option<&'static str> {
     let config = Config { retiring: true, late: 0, coarse: EVERYBODY, digests: u8::MAX, ..*config };
     let mut state = State { late_left: 0, digests_left: u8::MAX, ..*state };
     state.store.late = Default::default();
     state.reader = Default::default();
     (0..2).for_each(|_| collect(&config, &mut state));
-    let what = left(&config, &state);
-    if let Some(what) = what {
-        println!("two quiet collections leave {what}: {:?}", state.store);
-    }
-    what.is_none()
+    left(&config, &state)
 }
 
 fn collect(config: &Config, state: &mut State) {
@@ -61,7 +57,7 @@ fn left(config: &Config, state: &State) -> Option<&'static str> {
     let roots = view.roots(config.snapshots()) != 0;
     let needed = if roots { view.places(store, config.mutant) } else { 0 };
     let log = if roots && config.log { view.log(config.mutant) } else { 0 };
-    let old = if view.old_has_expired() { bit(OLD) } else { 0 };
+    let old = if view.old_has_expired() && !view.hold { bit(OLD) } else { 0 };
     let found = [
         ("packs", store.packs & PACKS & !needed != 0),
         ("log segments", store.packs & LOG & !log != 0),

@@ -14,6 +14,7 @@ pub enum Prefix {
     Segments,
     Outcomes,
     Fates,
+    Holds,
     Digests,
 }
 
@@ -33,6 +34,7 @@ pub struct View {
     pub fences: Ids,
     pub expired: Ids,
     pub kept: Ids,
+    pub hold: bool,
     pub digests: Digests,
 }
 
@@ -50,6 +52,7 @@ impl Hash for View {
         let ids = [self.unretired, self.sweeps, self.segments, self.commits, self.fences, self.expired, self.kept];
         bytes[6..13].copy_from_slice(&ids);
         bytes[13] = 1;
+        bytes[14] = u8::from(self.hold);
         state.write_u128(u128::from_le_bytes(bytes));
         self.digests.hash(state);
     }
@@ -57,6 +60,11 @@ impl Hash for View {
 
 impl View {
     pub fn list(&mut self, prefix: Prefix, store: &Store) {
+        self.list_page(prefix, Ids::MAX, store);
+    }
+
+    /// Lists those files that stand on one page.
+    pub fn list_page(&mut self, prefix: Prefix, page: Ids, store: &Store) {
         match prefix {
             Prefix::Data => self.data = store.packs,
             Prefix::Collections => {
@@ -69,9 +77,13 @@ impl View {
                 self.sweeps = store.sweeps;
                 members(store.sweeps).for_each(|number| self.swept |= store.swept[usize::from(number)]);
             }
-            Prefix::Segments => self.segments = store.segments,
-            Prefix::Outcomes => (self.commits, self.fences) = (store.commits, store.fences),
+            Prefix::Segments => self.segments |= store.segments & page,
+            Prefix::Outcomes => {
+                self.commits |= store.commits & page;
+                self.fences |= store.fences & page;
+            }
             Prefix::Fates => (self.expired, self.kept) = (store.expired, store.kept),
+            Prefix::Holds => self.hold = store.hold,
             Prefix::Digests => self.digests = store.digests,
         }
     }
@@ -85,6 +97,7 @@ impl View {
             Prefix::Segments,
             Prefix::Outcomes,
             Prefix::Fates,
+            Prefix::Holds,
             Prefix::Digests,
         ];
         all.into_iter().for_each(|prefix| view.list(prefix, store));
@@ -106,9 +119,9 @@ impl View {
         self.digests.expired || self.expired & !overruled != 0
     }
 
-    /// The sessions whose snapshots are roots; `snapshots` are those that make any.
+    /// The sessions whose snapshots are roots; `snapshots` are those that make any. A hold counts whatever the fate.
     pub fn roots(&self, snapshots: Ids) -> Ids {
-        let expired = if self.old_has_expired() { bit(OLD) } else { 0 };
+        let expired = if self.old_has_expired() && !self.hold { bit(OLD) } else { 0 };
         self.committed() & snapshots & !expired
     }
 

@@ -55,6 +55,8 @@ pub enum Put {
     Tombstone(u8),
     Expired(u8),
     Kept(u8),
+    /// A hold of the old snapshot.
+    Hold,
 }
 
 /// What digests name: final, whatever else appears. They are never deleted.
@@ -107,6 +109,7 @@ pub struct Store {
     pub tombstones: Ids,
     pub expired: Ids,
     pub kept: Ids,
+    pub hold: bool,
     pub digests: Digests,
     /// Puts under way, in order; they take effect at any moment, or never.
     pub late: [Put; 2],
@@ -119,6 +122,10 @@ impl Store {
             Put::Nothing => return true,
             Put::Pack(id) => {
                 self.packs |= name(id);
+                return true;
+            }
+            Put::Hold => {
+                self.hold = true;
                 return true;
             }
             Put::Number(id) => (&mut self.numbers, 0, id),
@@ -185,6 +192,7 @@ impl fmt::Display for Put {
             Self::Abandoned(id) => write!(f, "the decision `abandoned` of collection {id}"),
             Self::Tombstone(id) => write!(f, "tombstone {id} of the old snapshot"),
             Self::Expired(id) => write!(f, "the fate `expired` of tombstone {id}"),
+            Self::Hold => write!(f, "a hold of the old snapshot"),
             Self::Kept(id) => write!(f, "the fate `kept` of tombstone {id}"),
         }
     }

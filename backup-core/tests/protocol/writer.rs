@@ -176,6 +176,9 @@ fn plan(index: u8, next: &mut State, steps: &Steps<'_>) {
     if config.is(Mutant::CachedSegmentsKept) {
         view.segments |= bit(OLD);
     }
+    if config.is(Mutant::IndexNotListed) {
+        view.segments = bit(OLD);
+    }
     let condemned = if config.is(Mutant::CondemnedReused) { 0 } else { view.condemned };
     let absent = condemned | view.swept;
     let usable = view.places(&contents, config.mutant) & !absent;
