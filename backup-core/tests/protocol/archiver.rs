@@ -1,6 +1,8 @@
 //! Who archives a log segment, as often as it is asked to, without a session.
 
-use super::model::{OTHER, State, Steps, Who};
+use super::config::OTHER;
+use super::model::State;
+use super::trace::{Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View};
 use super::store::{FIRST_LOG, LOG, Put, name};

@@ -1,7 +1,9 @@
 //! A collector: takes a number, settles earlier collections, marks, condemns, waits, lists the roots again, decides,
 //! and retires what it swept. The deletes are anybody's.
 
-use super::model::{COLLECTOR, Config, Did, State, Steps, Who};
+use super::config::{COLLECTOR, Config};
+use super::model::State;
+use super::trace::{Did, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View, names_in};
 use super::store::{Ids, LOG, Names, PACKS, Put, Store, bit, members, name};

@@ -1,6 +1,6 @@
 //! The bounds: who takes part in which search.
 
-use super::model::{COLLECTOR, Config, EVERYBODY, MERGER, NOBODY, OTHER, WRITER};
+use super::config::{COLLECTOR, Config, EVERYBODY, MERGER, NOBODY, OTHER, WRITER};
 use super::mutants::Mutant;
 
 const BASIC: Config =

@@ -1,6 +1,7 @@
 //! Who forgets the old snapshot, who wants it back, and who holds it.
 
-use super::model::{Did, State, Steps, Who};
+use super::model::State;
+use super::trace::{Did, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View};
 use super::store::{Put, bit};

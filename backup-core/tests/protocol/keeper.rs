@@ -1,7 +1,9 @@
 //! What anybody may do at any time: delete what a decision permits to delete, fold what is final into a digest, delete
 //! what a digest names.
 
-use super::model::{Config, Did, State, Steps, Who};
+use super::config::Config;
+use super::model::State;
+use super::trace::{Did, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::View;
 use super::store::{Digests, Ids, OLD, Put, bit, members, name};

@@ -1,7 +1,9 @@
 //! A merger: a session that makes no snapshot. It writes the valid segments anew as one, without what was swept, decides,
 //! and deletes what it superseded.
 
-use super::model::{MERGER, Did, State, Steps, Who};
+use super::config::MERGER;
+use super::model::State;
+use super::trace::{Did, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View, names_in, superseded_by};
 use super::store::{Put, bit};

@@ -1,186 +1,25 @@
 //! The whole: who takes part, what they may do next, and what must always hold.
 
-use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use stateright::{Model, Property};
 
 use super::archiver::Archiver;
 use super::collector::Collector;
+use super::config::Config;
 use super::forgetter::{Forgetter, Holder, Undeleter};
 use super::merger::Merger;
-use super::mutants::Mutant;
 use super::quiet;
 use super::reader::Reader;
-use super::rules::{Prefix, View};
-use super::store::{COLLECTIONS, Ids, LOG, Names, OLD, OLD_PACKS, Put, Store, Things, bit, name};
+use super::rules::View;
+use super::store::{COLLECTIONS, FIRST_LOG, Ids, LOG, Names, OLD, OLD_PACKS, Put, bit, name};
+use super::trace::{Did, Step, Steps, Who};
 use super::writer::Writer;
 use super::{archiver, collector, forgetter, keeper, merger, reader, writer};
 
-/// Who takes part, and how much may happen.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    pub name: &'static str,
-    pub writers: u8,
-    /// How often a writer begins anew when it was fenced, the first time included.
-    pub attempts: u8,
-    /// The first writer copies without a key: it puts the old pack under its old name.
-    pub copier: bool,
-    pub collectors: u8,
-    pub mergers: u8,
-    pub forgetter: bool,
-    pub undeleter: bool,
-    pub holder: bool,
-    pub archiver: bool,
-    pub reader: bool,
-    /// Whether there is an old snapshot, and whether its chunk stands in two packs.
-    pub old: bool,
-    pub twice: bool,
-    /// Whether snapshots need the log segment.
-    pub log: bool,
-    /// How many digests fold outcomes, fates and decisions, whose files are then deleted.
-    pub digests: u8,
-    /// Whether collections go on until they retire.
-    pub retiring: bool,
-    /// How many puts may be sent that take effect later, or never.
-    pub late: u8,
-    /// Such a put of the old segment is under way from the beginning.
-    pub late_old_segment: bool,
-    /// Whose lists of one reading are one step.
-    pub coarse: u8,
-    /// Sessions whose segments and outcomes stand on the first page of a list of two; a list of one page if there are none.
-    pub page: Ids,
-    /// In every state: two quiet collections leave nothing behind.
-    pub quiet: bool,
-    pub mutant: Option<Mutant>,
-}
-
-/// Roles, for [`Config::coarse`].
-pub const WRITER: u8 = 1;
-pub const COLLECTOR: u8 = 2;
-pub const MERGER: u8 = 4;
-pub const OTHER: u8 = 8;
-pub const EVERYBODY: u8 = 15;
-
-/// Nobody does anything.
-pub const NOBODY: Config = Config {
-    name: "",
-    writers: 0,
-    attempts: 1,
-    copier: false,
-    collectors: 0,
-    mergers: 0,
-    forgetter: false,
-    undeleter: false,
-    holder: false,
-    archiver: false,
-    reader: false,
-    old: true,
-    twice: false,
-    log: false,
-    digests: 0,
-    retiring: false,
-    late: 0,
-    late_old_segment: false,
-    coarse: 0,
-    page: 0,
-    quiet: false,
-    mutant: None,
-};
-
 pub const WRITERS: usize = 2;
+/// Two of them are for quiet collections.
 pub const MERGERS: usize = 4;
-
-impl Config {
-    pub fn is(&self, mutant: Mutant) -> bool {
-        self.mutant == Some(mutant)
-    }
-
-    pub fn session_of_writer(&self, writer: u8, attempt: u8) -> u8 {
-        1 + writer * self.attempts + attempt
-    }
-
-    pub fn session_of_merger(&self, merger: u8) -> u8 {
-        1 + self.writers * self.attempts + merger
-    }
-
-    /// The sessions that make snapshots.
-    pub fn snapshots(&self) -> Ids {
-        bit(self.session_of_merger(0)) - 1
-    }
-
-    /// In which order somebody lists, page by page; digests come last, but for a mutant.
-    fn pages(&self, prefixes: &'static [Prefix]) -> impl Iterator<Item = (Prefix, Ids)> {
-        let early = match self.mutant {
-            Some(Mutant::DigestsListedFirst) => Some(Prefix::Digests),
-            Some(Mutant::OutcomesListedFirst) => Some(Prefix::Outcomes),
-            Some(Mutant::FatesListedFirst) => Some(Prefix::Fates),
-            _ => None,
-        };
-        let first = early.filter(|prefix| prefixes.contains(prefix));
-        let others = prefixes.iter().copied().filter(move |prefix| Some(*prefix) != first);
-        let page = self.page;
-        first.into_iter().chain(others).flat_map(move |prefix| {
-            let paged = page != 0 && matches!(prefix, Prefix::Segments | Prefix::Outcomes);
-            let pages = if paged { [page, !page] } else { [Ids::MAX, 0] };
-            pages.into_iter().filter(|page| *page != 0).map(move |page| (prefix, page))
-        })
-    }
-
-    /// Takes the next step of a reading, or all that are left; says whether it is finished.
-    pub fn list(
-        &self,
-        role: u8,
-        prefixes: &'static [Prefix],
-        done: &mut u8,
-        view: &mut View,
-        store: &Store,
-    ) -> (Did, bool) {
-        let mut left = self.pages(prefixes).skip(usize::from(*done)).peekable();
-        if self.coarse & role != 0 {
-            left.for_each(|(prefix, page)| view.list_page(prefix, page, store));
-            return (Did::ListsAll, true);
-        }
-        let Some((prefix, page)) = left.next() else { return (Did::ListsAll, true) };
-        view.list_page(prefix, page, store);
-        *done += 1;
-        (Did::Lists(prefix), left.peek().is_none())
-    }
-
-    /// In a few words.
-    pub fn bound(&self) -> String {
-        let mut words = Vec::new();
-        let counts = [
-            (self.writers, "writer"),
-            (self.collectors, "collector"),
-            (self.mergers, "merger"),
-            (u8::from(self.forgetter), "forgetter"),
-            (u8::from(self.undeleter), "undeleter"),
-            (u8::from(self.holder), "holder"),
-            (u8::from(self.archiver), "archiver"),
-            (u8::from(self.reader), "reader"),
-            (self.late + u8::from(self.late_old_segment), "late put"),
-            (self.digests, "digest"),
-        ];
-        for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
-            words.push(format!("{count} {what}{}", if count == 1 { "" } else { "s" }));
-        }
-        let flags = [
-            (self.attempts > 1, "fenced writers begin anew"),
-            (self.copier, "the first writer copies"),
-            (self.twice, "the chunk stands in two packs"),
-            (!self.old, "no old snapshot"),
-            (self.retiring, "collections retire"),
-            (self.page != 0, "lists have pages"),
-            (self.coarse & WRITER != 0, "writers list at once"),
-            (self.coarse & COLLECTOR != 0, "collectors list at once"),
-            (self.coarse & MERGER != 0 && self.mergers > 0, "mergers list at once"),
-            (self.quiet, "quiescence"),
-        ];
-        words.extend(flags.into_iter().filter(|(set, _)| *set).map(|(_, what)| what.to_owned()));
-        words.join(", ")
-    }
-}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -275,70 +114,6 @@ impl Hash for State {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
-    Writer(u8),
-    Collector(u8),
-    Merger(u8),
-    Forgetter,
-    Undeleter,
-    Holder,
-    Archiver,
-    Reader,
-    Store,
-    Anybody,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Did {
-    Lists(Prefix),
-    ListsAll,
-    ListsSessions,
-    Puts(Put),
-    Refused(Put),
-    Sends(Put),
-    Arrives(Put),
-    Deletes(Put),
-    DeletesCollections(Ids),
-    Condemns(Names),
-    SettlesOn(Names),
-    Does(&'static str),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step {
-    pub who: Who,
-    pub did: Did,
-    pub next: State,
-}
-
-/// What may happen next, as it is collected.
-pub struct Steps<'a> {
-    pub config: &'a Config,
-    pub list: &'a mut Vec<Step>,
-}
-
-impl Steps<'_> {
-    pub fn push(&mut self, who: Who, did: Did, next: State) {
-        self.list.push(Step { who, did, next });
-    }
-
-    /// A create by somebody who waits for the answer: done and answered, or sent and still under way. Whether an answer
-    /// is lost, or its author dead, makes no difference: it is as if he were slow.
-    pub fn put(&mut self, who: Who, state: &State, put: Put, then: impl FnOnce(&mut State, bool)) {
-        let mut next = *state;
-        let done = next.store.create(put);
-        then(&mut next, done);
-        self.push(who, if done { Did::Puts(put) } else { Did::Refused(put) }, next);
-        if state.late_left > 0 && !state.store.is_under_way(put) {
-            let mut next = *state;
-            next.store.send(put);
-            next.late_left -= 1;
-            self.push(who, Did::Sends(put), next);
-        }
-    }
-}
-
 impl Config {
     pub fn first(&self) -> State {
         let mut state = State { late_left: self.late, digests_left: self.digests, ..State::default() };
@@ -351,7 +126,7 @@ impl Config {
             store.commits = bit(OLD);
             state.acknowledged = bit(OLD);
             if self.log {
-                store.packs |= name(super::store::FIRST_LOG);
+                store.packs |= name(FIRST_LOG);
             }
             if self.late_old_segment {
                 store.send(Put::Segment(OLD));
@@ -431,43 +206,5 @@ impl Model for Config {
                 && !state.reader.has_failed()
                 && (!config.quiet || quiet::leaves(config, state).is_none())
         })]
-    }
-}
-
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Writer(id) => write!(f, "writer {id}"),
-            Self::Collector(id) => write!(f, "collector {id}"),
-            Self::Merger(id) => write!(f, "merger {id}"),
-            Self::Forgetter => write!(f, "forgetter"),
-            Self::Undeleter => write!(f, "undeleter"),
-            Self::Holder => write!(f, "holder"),
-            Self::Archiver => write!(f, "archiver"),
-            Self::Reader => write!(f, "reader"),
-            Self::Store => write!(f, "store"),
-            Self::Anybody => write!(f, "anybody"),
-        }
-    }
-}
-
-impl fmt::Display for Did {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Lists(prefix) => write!(f, "lists {}", format!("{prefix:?}").to_lowercase()),
-            Self::ListsAll => write!(f, "lists all it needs"),
-            Self::ListsSessions => write!(f, "lists sessions"),
-            Self::Puts(put) => write!(f, "puts {put}"),
-            Self::Refused(put) => write!(f, "would put {put}, but another stands there"),
-            Self::Sends(put) => write!(f, "sends {put}, which stays under way"),
-            Self::Arrives(put) => write!(f, "only now gets {put}"),
-            Self::Deletes(put) => write!(f, "deletes {put}"),
-            Self::DeletesCollections(ids) => {
-                write!(f, "deletes the files of collection {}", super::store::members(ids).map(|id| id.to_string()).collect::<Vec<_>>().join(", "))
-            }
-            Self::Condemns(names) => write!(f, "means to condemn {}", Things(names)),
-            Self::SettlesOn(names) => write!(f, "lists digests and settles on sweeping {}", Things(names)),
-            Self::Does(what) => write!(f, "{what}"),
-        }
     }
 }

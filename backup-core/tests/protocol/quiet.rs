@@ -1,6 +1,8 @@
 //! Quiescence: whatever has happened, after two collections that nobody disturbs nothing is left that is not needed.
 
-use super::model::{EVERYBODY, Config, MERGERS, State, Step, Steps};
+use super::config::{Config, EVERYBODY};
+use super::model::{MERGERS, State};
+use super::trace::{Step, Steps};
 use super::rules::View;
 use super::store::{COLLECTIONS, LOG, OLD, PACKS, Put, bit, members};
 use super::{collector, keeper, merger};

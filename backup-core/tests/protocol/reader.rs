@@ -1,6 +1,8 @@
 //! A reader with a stale index: it lists, and reads within the grace period what was acknowledged before.
 
-use super::model::{OTHER, Did, State, Steps, Who};
+use super::config::OTHER;
+use super::model::State;
+use super::trace::{Did, Steps, Who};
 use super::rules::{Prefix, View, names_in};
 use super::store::{Ids, Names, OLD, PACKS, bit};
 

@@ -1,5 +1,6 @@
 //! What follows from what was listed: pure functions, the same for everybody.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use super::mutants::Mutant;
@@ -16,6 +17,20 @@ pub enum Prefix {
     Fates,
     Holds,
     Digests,
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Data => "data",
+            Self::Collections => "collections",
+            Self::Segments => "segments",
+            Self::Outcomes => "outcomes",
+            Self::Fates => "fates",
+            Self::Holds => "holds",
+            Self::Digests => "digests",
+        })
+    }
 }
 
 /// What somebody has listed so far.

@@ -1,7 +1,9 @@
 //! A writer: opens a session, lists, uses what it may, puts what is missing, decides by one create. Also the keyless
 //! copier, whose pack has the name that it has elsewhere.
 
-use super::model::{WRITER, Did, State, Steps, Who};
+use super::config::WRITER;
+use super::model::State;
+use super::trace::{Did, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View};
 use super::store::{LOG, Names, OLD, OLD_PACKS, Put, bit, name};
