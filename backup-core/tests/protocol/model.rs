@@ -12,7 +12,7 @@ use super::merger::Merger;
 use super::quiet;
 use super::reader::Reader;
 use super::rules::View;
-use super::store::{COLLECTIONS, FIRST_LOG, Ids, LOG, Names, OLD, OLD_PACKS, Put, bit, name};
+use super::store::{COLLECTIONS, FIRST_LOG, Ids, LOG, Names, OLD, OLD_PACKS, Put, Store, bit, name};
 use super::trace::{Did, Step, Steps, Who};
 use super::writer::Writer;
 use super::{archiver, collector, forgetter, keeper, merger, reader, writer};
