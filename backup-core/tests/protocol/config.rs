@@ -96,16 +96,22 @@ impl Config {
 
     /// In which order somebody lists, page by page; digests come last, but for a mutant.
     fn pages(&self, prefixes: &'static [Prefix]) -> impl Iterator<Item = (Prefix, Ids)> {
+        // What a mutant lists too early, and before what: before everything, if that is not said.
         let early = match self.mutant {
-            Some(Mutant::DigestsListedFirst) => Some(Prefix::Digests),
-            Some(Mutant::OutcomesListedFirst) => Some(Prefix::Outcomes),
-            Some(Mutant::FatesListedFirst) => Some(Prefix::Fates),
+            Some(Mutant::DigestsListedFirst) => Some((Prefix::Digests, None)),
+            Some(Mutant::OutcomesListedFirst) => Some((Prefix::Outcomes, None)),
+            Some(Mutant::OutcomesBeforeSegments) => Some((Prefix::Outcomes, Some(Prefix::Segments))),
+            Some(Mutant::FatesListedFirst) => Some((Prefix::Fates, None)),
             _ => None,
         };
-        let first = early.filter(|prefix| prefixes.contains(prefix));
-        let others = prefixes.iter().copied().filter(move |prefix| Some(*prefix) != first);
+        let mut order = prefixes.to_vec();
+        if let Some((moved, before)) = early.filter(|(moved, _)| prefixes.contains(moved)) {
+            order.retain(|prefix| *prefix != moved);
+            let place = before.and_then(|before| order.iter().position(|prefix| *prefix == before)).unwrap_or(0);
+            order.insert(place, moved);
+        }
         let page = self.page;
-        first.into_iter().chain(others).flat_map(move |prefix| {
+        order.into_iter().flat_map(move |prefix| {
             let paged = page != 0 && matches!(prefix, Prefix::Segments | Prefix::Outcomes);
             let pages = if paged { [page, !page] } else { [Ids::MAX, 0] };
             pages.into_iter().filter(|page| *page != 0).map(move |page| (prefix, page))

@@ -52,9 +52,11 @@ pub enum Mutant {
     GraceIgnored,
     /// A writer trusts its cached index, and does not list which segments there are.
     IndexNotListed,
-    /// Outcomes are listed before segments.
+    /// Outcomes are listed before everything else.
     OutcomesListedFirst,
-    /// Fates are listed before outcomes.
+    /// Outcomes are listed before segments.
+    OutcomesBeforeSegments,
+    /// Fates are listed before everything else.
     FatesListedFirst,
     /// A writer keeps cached segments that are no longer listed.
     CachedSegmentsKept,
