@@ -14,6 +14,8 @@ pub struct Config {
     pub attempts: u8,
     /// The first writer copies without a key: it puts the old pack under its old name.
     pub copier: bool,
+    /// The first writer makes no snapshot: it stores the chunk once more, in a pack of its own.
+    pub repacker: bool,
     pub collectors: u8,
     pub mergers: u8,
     pub forgetter: bool,
@@ -56,6 +58,7 @@ pub const NOBODY: Config = Config {
     writers: 0,
     attempts: 1,
     copier: false,
+    repacker: false,
     collectors: 0,
     mergers: 0,
     forgetter: false,
@@ -91,7 +94,8 @@ impl Config {
 
     /// The sessions that make snapshots.
     pub fn snapshots(&self) -> Ids {
-        bit(self.session_of_merger(0)) - 1
+        let without = if self.repacker { bit(self.session_of_writer(1, 0)) - bit(self.session_of_writer(0, 0)) } else { 0 };
+        (bit(self.session_of_merger(0)) - 1) & !without
     }
 
     /// In which order somebody lists, page by page; digests come last, but for a mutant.
@@ -163,6 +167,7 @@ impl Config {
         let flags = [
             (self.attempts > 1, "fenced writers begin anew once"),
             (self.copier, "the first writer copies"),
+            (self.repacker, "the first writer repacks"),
             (self.twice, "the chunk stands in two packs"),
             (!self.old, "no old snapshot"),
             (self.retiring, "collections retire"),

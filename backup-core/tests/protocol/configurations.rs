@@ -12,6 +12,7 @@ const LOG: Config = Config { name: "log", log: true, archiver: true, ..BASIC };
 const TWO_COLLECTORS: Config = Config { name: "two collectors", collectors: 2, twice: true, ..BASIC };
 const MERGED_TWICE: Config = Config { name: "merged twice", mergers: 2, ..RETIRED };
 const COPIED: Config = Config { name: "copied", copier: true, ..RETIRED };
+const REPACKED: Config = Config { name: "repacked", repacker: true, forgetter: false, ..BASIC };
 
 pub const PASSING: &[Config] = &[
     BASIC,
@@ -28,9 +29,8 @@ pub const PASSING: &[Config] = &[
     Config { name: "retired, late", late: 1, coarse: EVERYBODY, ..RETIRED },
     Config { name: "retired, folded", digests: 1, coarse: EVERYBODY, ..RETIRED },
     Config { name: "merged twice", coarse: EVERYBODY, late_old_segment: true, ..MERGED_TWICE },
-    Config { name: "merged twice, torn writer", coarse: EVERYBODY - WRITER, ..MERGED_TWICE },
+    Config { name: "merged twice, torn writer, merger", coarse: EVERYBODY - WRITER - MERGER, ..MERGED_TWICE },
     Config { name: "merged twice, torn collector", coarse: EVERYBODY - COLLECTOR, ..MERGED_TWICE },
-    Config { name: "merged twice, torn merger", coarse: EVERYBODY - MERGER, ..MERGED_TWICE },
     Config { name: "paged writer", coarse: EVERYBODY - WRITER, page: 0b0101, ..RETIRED },
     Config { name: "paged collector", coarse: EVERYBODY - COLLECTOR, page: 0b0101, ..RETIRED },
     Config { name: "paged collector, other pages", coarse: EVERYBODY - COLLECTOR, page: 0b1010, ..RETIRED },
@@ -38,7 +38,11 @@ pub const PASSING: &[Config] = &[
     Config { name: "log, retired", retiring: true, mergers: 1, coarse: EVERYBODY - OTHER, ..LOG },
     COPIED,
     Config { name: "copied, late", late: 1, coarse: EVERYBODY, ..COPIED },
+    Config { name: "repacked", writers: 2, forgetter: true, ..REPACKED },
+    Config { name: "repacked, retired", retiring: true, mergers: 1, forgetter: true, coarse: EVERYBODY, late: 1, ..REPACKED },
+    Config { name: "repacked, two collectors", collectors: 2, ..REPACKED },
     Config { name: "reader", reader: true, ..BASIC },
+    Config { name: "reader, repacked", reader: true, forgetter: true, ..REPACKED },
     Config { name: "reader, retired", reader: true, coarse: EVERYBODY - OTHER, ..RETIRED },
     Config { name: "quiet", quiet: true, late: 1, ..ANEW },
     Config { name: "quiet, undeleted, folded", quiet: true, undeleter: true, digests: 1, ..BASIC },
@@ -85,7 +89,7 @@ pub const MUTANTS: &[Config] = &[
     Config { mutant: Some(Mutant::OthersNotRetired), quiet: true, ..RETIRED },
     Config { mutant: Some(Mutant::IndexNotListed), ..RETIRED },
     Config { mutant: Some(Mutant::OutcomesListedFirst), ..RETIRED },
-    Config { mutant: Some(Mutant::GraceIgnored), reader: true, ..BASIC },
+    Config { mutant: Some(Mutant::GraceIgnored), reader: true, ..REPACKED },
 ];
 
 /// What the design forbids, and is found to do no harm within these bounds.

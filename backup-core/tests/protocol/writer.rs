@@ -1,12 +1,12 @@
 //! A writer: opens a session, lists, uses what it may, puts what is missing, decides by one create. Also the keyless
-//! copier, whose pack has the name that it has elsewhere.
+//! copier, whose pack has the name that it has elsewhere, and the repacker, who decides without a snapshot.
 
-use super::config::WRITER;
+use super::config::{Config, WRITER};
 use super::model::State;
 use super::trace::{Did, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View};
-use super::store::{LOG, Names, OLD, OLD_PACKS, Put, bit, name};
+use super::store::{Ids, LOG, Names, OLD, OLD_PACKS, Put, bit, name};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum At {
@@ -49,7 +49,7 @@ pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
     match writer.at {
         At::Idle => {
             // Writers are alike: the one that begins first is the first.
-            let alike = index > 0 && !(config.copier && index == 1);
+            let alike = index > 0 && !((config.copier || config.repacker) && index == 1);
             if alike && state.writers[me - 1].at == At::Idle && state.writers[me - 1].attempt == 0 {
                 return;
             }
@@ -82,6 +82,11 @@ pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
             let did = if there { "finds the pack it put before, and adopts it" } else { "finds no pack to adopt" };
             steps.push(who, Did::Does(did), next);
         }
+        At::PuttingPack if repacks(index, config) && state.store.packs & writer.barred == 0 => {
+            let mut next = *state;
+            end(index, &mut next);
+            steps.push(who, Did::Does("cannot read what it would repack"), next);
+        }
         At::PuttingPack => steps.put(who, state, Put::Pack(writer.pack), |next, _| {
             set(next, &|writer| writer.at = At::PuttingSegment);
         }),
@@ -104,7 +109,7 @@ pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
             if !done {
                 begin_anew(index, next, config.attempts);
             } else if config.is(Mutant::FoldedOutcomeAcknowledged) {
-                acknowledge(index, session, next);
+                acknowledge(index, session, config.snapshots(), next);
             } else {
                 set(next, &|writer| writer.at = At::LookingAtDigests);
             }
@@ -115,7 +120,7 @@ pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
                 begin_anew(index, &mut next, config.attempts);
                 steps.push(who, Did::Does("finds in the digests that it was fenced"), next);
             } else {
-                acknowledge(index, session, &mut next);
+                acknowledge(index, session, config.snapshots(), &mut next);
                 steps.push(who, Did::Does("does not find itself in the digests: acknowledged"), next);
             }
         }
@@ -123,6 +128,10 @@ pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
     }
 }
 
+
+fn repacks(index: u8, config: &Config) -> bool {
+    config.repacker && index == 0
+}
 
 /// To the outcome, by way of the log if the snapshot needs it; what it knew is needed no more.
 fn go_on(writer: &mut Writer, log: bool) {
@@ -135,8 +144,8 @@ fn go_on(writer: &mut Writer, log: bool) {
     }
 }
 
-fn acknowledge(index: u8, session: u8, next: &mut State) {
-    next.acknowledged |= bit(session);
+fn acknowledge(index: u8, session: u8, snapshots: Ids, next: &mut State) {
+    next.acknowledged |= bit(session) & snapshots;
     end(index, next);
 }
 
@@ -191,6 +200,20 @@ fn plan(index: u8, next: &mut State, steps: &Steps<'_>) {
     let forgets = [Mutant::SweptPackAdopted, Mutant::SweptPackCopied, Mutant::LogNameReused];
     let swept = if forgets.into_iter().any(|mutant| config.is(mutant)) { 0 } else { view.digests.swept };
     writer.barred = absent | swept;
+    if repacks(index, config) {
+        // Where it reads the chunk is kept in place of what it must not use.
+        *writer = Writer {
+            at: At::PuttingPack,
+            attempt: writer.attempt,
+            view: View::default(),
+            barred: usable,
+            pack: own_pack(index, writer.attempt, steps),
+        };
+        if usable == 0 {
+            end(index, next);
+        }
+        return;
+    }
     if usable != 0 || (parent && !looks_up) {
         go_on(writer, config.log);
         return;
