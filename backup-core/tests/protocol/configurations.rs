@@ -48,13 +48,7 @@ pub const PASSING: &[Config] = &[
     Config { name: "quiet, undeleted, folded", quiet: true, undeleter: true, digests: 1, ..BASIC },
     Config { name: "quiet, retired", quiet: true, twice: true, ..RETIRED },
     Config { name: "quiet, merged twice", quiet: true, coarse: EVERYBODY, ..MERGED_TWICE },
-];
-
-pub const LONG: &[Config] = &[
-    Config { name: "two writers, two collectors, two places", writers: 2, ..TWO_COLLECTORS },
-    Config { name: "two collectors, folded, late", digests: 1, late: 1, twice: false, ..TWO_COLLECTORS },
     Config { name: "two collectors, retired", retiring: true, mergers: 1, coarse: EVERYBODY, ..TWO_COLLECTORS },
-    Config { name: "merged twice, torn writer, merger", coarse: EVERYBODY - WRITER - MERGER, ..MERGED_TWICE },
     Config { name: "merged twice, paged writer", coarse: EVERYBODY - WRITER, page: 0b0101, ..MERGED_TWICE },
     Config { name: "merged twice, paged collector", coarse: EVERYBODY - COLLECTOR, page: 0b0101, ..MERGED_TWICE },
     Config { name: "retired, folded, late", digests: 1, late: 1, coarse: EVERYBODY, ..RETIRED },
@@ -62,6 +56,17 @@ pub const LONG: &[Config] = &[
     Config { name: "copied, folded", digests: 1, ..COPIED },
     Config { name: "reader, folded", reader: true, coarse: EVERYBODY - OTHER, digests: 1, ..RETIRED },
     Config { name: "quiet, two collectors", quiet: true, ..TWO_COLLECTORS },
+    Config { name: "two collectors, folded, late", digests: 1, late: 1, twice: false, coarse: COLLECTOR, ..TWO_COLLECTORS },
+    Config { name: "undeleted, folded twice, late", digests: 2, late: 1, undeleter: true, ..BASIC },
+    Config { name: "begun anew, retired, folded, late", digests: 1, late: 1, attempts: 2, coarse: EVERYBODY, ..RETIRED },
+];
+
+pub const LONG: &[Config] = &[
+    Config { name: "two writers, two collectors, two places", writers: 2, ..TWO_COLLECTORS },
+    MERGED_TWICE,
+    Config { name: "merged twice, folded", digests: 1, coarse: EVERYBODY, ..MERGED_TWICE },
+    Config { name: "merged twice, two collectors", collectors: 2, coarse: EVERYBODY, ..MERGED_TWICE },
+    Config { name: "repacked, two writers, two collectors", writers: 2, collectors: 2, forgetter: true, ..REPACKED },
 ];
 
 pub const MUTANTS: &[Config] = &[
