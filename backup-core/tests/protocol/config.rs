@@ -1,0 +1,183 @@
+//! Who takes part in a search, and how much may happen in it.
+
+use super::mutants::Mutant;
+use super::rules::{Prefix, View};
+use super::store::{Ids, Store, bit};
+use super::trace::Did;
+
+/// Who takes part, and how much may happen.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    pub name: &'static str,
+    pub writers: u8,
+    /// How often a writer begins anew when it was fenced, the first time included.
+    pub attempts: u8,
+    /// The first writer copies without a key: it puts the old pack under its old name.
+    pub copier: bool,
+    /// The first writer makes no snapshot: it stores the chunk once more, in a pack of its own.
+    pub repacker: bool,
+    pub collectors: u8,
+    pub mergers: u8,
+    pub forgetter: bool,
+    pub undeleter: bool,
+    pub holder: bool,
+    pub archiver: bool,
+    pub reader: bool,
+    /// Whether there is an old snapshot, and whether its chunk stands in two packs.
+    pub old: bool,
+    pub twice: bool,
+    /// Whether snapshots need the log segment.
+    pub log: bool,
+    /// How many digests fold outcomes, fates and decisions, whose files are then deleted.
+    pub digests: u8,
+    /// Whether collections go on until they retire.
+    pub retiring: bool,
+    /// How many puts may be sent that take effect later, or never.
+    pub late: u8,
+    /// Such a put of the old segment is under way from the beginning.
+    pub late_old_segment: bool,
+    /// Whose lists of one reading are one step.
+    pub coarse: u8,
+    /// Sessions whose segments and outcomes stand on the first page of a list of two; a list of one page if there are none.
+    pub page: Ids,
+    /// In every state: two quiet collections leave nothing behind.
+    pub quiet: bool,
+    pub mutant: Option<Mutant>,
+}
+
+/// Roles, for [`Config::coarse`].
+pub const WRITER: u8 = 1;
+pub const COLLECTOR: u8 = 2;
+pub const MERGER: u8 = 4;
+pub const OTHER: u8 = 8;
+pub const EVERYBODY: u8 = 15;
+
+/// Nobody does anything.
+pub const NOBODY: Config = Config {
+    name: "",
+    writers: 0,
+    attempts: 1,
+    copier: false,
+    repacker: false,
+    collectors: 0,
+    mergers: 0,
+    forgetter: false,
+    undeleter: false,
+    holder: false,
+    archiver: false,
+    reader: false,
+    old: true,
+    twice: false,
+    log: false,
+    digests: 0,
+    retiring: false,
+    late: 0,
+    late_old_segment: false,
+    coarse: 0,
+    page: 0,
+    quiet: false,
+    mutant: None,
+};
+
+impl Config {
+    pub fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    pub fn session_of_writer(&self, writer: u8, attempt: u8) -> u8 {
+        1 + writer * self.attempts + attempt
+    }
+
+    pub fn session_of_merger(&self, merger: u8) -> u8 {
+        1 + self.writers * self.attempts + merger
+    }
+
+    /// The sessions that make snapshots.
+    pub fn snapshots(&self) -> Ids {
+        let without = if self.repacker { bit(self.session_of_writer(1, 0)) - bit(self.session_of_writer(0, 0)) } else { 0 };
+        (bit(self.session_of_merger(0)) - 1) & !without
+    }
+
+    /// In which order somebody lists, page by page; digests come last, but for a mutant.
+    fn pages(&self, prefixes: &'static [Prefix]) -> impl Iterator<Item = (Prefix, Ids)> {
+        // What a mutant lists too early, and before what: before everything, if that is not said.
+        let early = match self.mutant {
+            Some(Mutant::DigestsListedFirst) => Some((Prefix::Digests, None)),
+            Some(Mutant::OutcomesListedFirst) => Some((Prefix::Outcomes, None)),
+            Some(Mutant::OutcomesBeforeSegments) => Some((Prefix::Outcomes, Some(Prefix::Segments))),
+            Some(Mutant::FatesListedFirst) => Some((Prefix::Fates, None)),
+            _ => None,
+        };
+        let mut order = prefixes.to_vec();
+        if let Some((moved, before)) = early.filter(|(moved, _)| prefixes.contains(moved)) {
+            order.retain(|prefix| *prefix != moved);
+            let place = before.and_then(|before| order.iter().position(|prefix| *prefix == before)).unwrap_or(0);
+            order.insert(place, moved);
+        }
+        let page = self.page;
+        order.into_iter().flat_map(move |prefix| {
+            let paged = page != 0 && matches!(prefix, Prefix::Segments | Prefix::Outcomes);
+            let pages = if paged { [page, !page] } else { [Ids::MAX, 0] };
+            pages.into_iter().filter(|page| *page != 0).map(move |page| (prefix, page))
+        })
+    }
+
+    /// Takes the next step of a reading, or all that are left; says whether it is finished.
+    pub fn list(
+        &self,
+        role: u8,
+        prefixes: &'static [Prefix],
+        done: &mut u8,
+        view: &mut View,
+        store: &Store,
+    ) -> (Did, bool) {
+        let mut left = self.pages(prefixes).skip(usize::from(*done)).peekable();
+        if self.coarse & role != 0 {
+            left.for_each(|(prefix, page)| view.list_page(prefix, page, store));
+            return (Did::ListsAll, true);
+        }
+        let Some((prefix, page)) = left.next() else { return (Did::ListsAll, true) };
+        view.list_page(prefix, page, store);
+        *done += 1;
+        (Did::Lists(prefix), left.peek().is_none())
+    }
+
+    pub fn title(&self) -> String {
+        self.mutant.map_or_else(|| self.name.to_owned(), |mutant| format!("{mutant:?}"))
+    }
+
+    /// The bound, in a few words.
+    pub fn bound(&self) -> String {
+        let mut words = Vec::new();
+        let counts = [
+            (self.writers, "writer"),
+            (self.collectors, "collector"),
+            (self.mergers, "merger"),
+            (u8::from(self.forgetter), "forgetter"),
+            (u8::from(self.undeleter), "undeleter"),
+            (u8::from(self.holder), "holder"),
+            (u8::from(self.archiver), "archiver"),
+            (u8::from(self.reader), "reader"),
+            (self.late + u8::from(self.late_old_segment), "late put"),
+            (self.digests, "digest"),
+        ];
+        for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            words.push(format!("{count} {what}{}", if count == 1 { "" } else { "s" }));
+        }
+        let flags = [
+            (self.attempts > 1, "fenced writers begin anew once"),
+            (self.copier, "the first writer copies"),
+            (self.repacker, "the first writer repacks"),
+            (self.twice, "the chunk stands in two packs"),
+            (!self.old, "no old snapshot"),
+            (self.retiring, "collections retire"),
+            (self.page != 0, "lists have pages"),
+            (self.coarse & WRITER != 0, "writers list at once"),
+            (self.coarse & COLLECTOR != 0, "collectors list at once"),
+            (self.coarse & MERGER != 0 && self.mergers > 0, "mergers list at once"),
+            (self.quiet, "quiescence"),
+        ];
+        words.extend(flags.into_iter().filter(|(set, _)| *set).map(|(_, what)| what.to_owned()));
+        words.join(", ")
+    }
+}
