@@ -2,10 +2,10 @@
 
 use super::config::OTHER;
 use super::model::State;
-use super::trace::{Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View};
 use super::store::{FIRST_LOG, LOG, Put, name};
+use super::trace::{Steps, Who};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum At {
@@ -30,7 +30,8 @@ pub fn steps(state: &State, steps: &mut Steps<'_>) {
         At::Listing => {
             let mut next = *state;
             let archiver = &mut next.archiver;
-            let (did, finished) = config.list(OTHER, &LISTS, &mut archiver.listed, &mut archiver.view, &state.store);
+            let (did, finished) =
+                config.list(OTHER, &LISTS, &mut archiver.listed, &mut archiver.view, &state.store);
             if finished {
                 let view = archiver.view;
                 *archiver = Archiver { at: choose(&view, config.mutant), ..Archiver::default() };

@@ -3,10 +3,10 @@
 
 use super::config::{COLLECTOR, Config};
 use super::model::State;
-use super::trace::{Did, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View, names_in};
 use super::store::{Ids, LOG, Names, PACKS, Put, Store, bit, members, name};
+use super::trace::{Did, Steps, Who};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum At {
@@ -64,8 +64,7 @@ impl Collector {
     }
 }
 
-const MARKS: [Prefix; 5] =
-    [Prefix::Data, Prefix::Segments, Prefix::Outcomes, Prefix::Fates, Prefix::Digests];
+const MARKS: [Prefix; 5] = [Prefix::Data, Prefix::Segments, Prefix::Outcomes, Prefix::Fates, Prefix::Digests];
 const HOLDS: [Prefix; 6] =
     [Prefix::Data, Prefix::Segments, Prefix::Outcomes, Prefix::Fates, Prefix::Holds, Prefix::Digests];
 const HOLDS_FIRST: [Prefix; 6] =
@@ -138,7 +137,9 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
             };
             steps.push(who, Did::ListsSessions, next);
         }
-        At::Waiting => wait(number, state, steps, |next| next.collectors[me].at = relists(number, next, config)),
+        At::Waiting => {
+            wait(number, state, steps, |next| next.collectors[me].at = relists(number, next, config))
+        }
         At::Relisting(done) => {
             let mut next = *state;
             let mut done = done;
@@ -196,7 +197,8 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
             let mut next = *state;
             let mut done = done;
             let collector = &mut next.collectors[me];
-            let (did, finished) = config.list(COLLECTOR, &RETIRES, &mut done, &mut collector.view, &state.store);
+            let (did, finished) =
+                config.list(COLLECTOR, &RETIRES, &mut done, &mut collector.view, &state.store);
             collector.at = At::RetireListing(done);
             if finished {
                 let valid = collector.view.valid(&state.store, config.mutant);
@@ -287,8 +289,11 @@ fn mark(number: u8, did: Did, state: &State, steps: &mut Steps<'_>) {
             }
         }
     }
-    let mut condemns: Vec<Names> =
-        choices.into_iter().map(|kept| view.data & !kept & !collector.swept).filter(|list| *list != 0).collect();
+    let mut condemns: Vec<Names> = choices
+        .into_iter()
+        .map(|kept| view.data & !kept & !collector.swept)
+        .filter(|list| *list != 0)
+        .collect();
     condemns.dedup();
     if condemns.is_empty() {
         let mut next = *state;
@@ -327,7 +332,11 @@ fn wait(number: u8, state: &State, steps: &mut Steps<'_>, finished: impl Fn(&mut
         if decided {
             let mut next = *state;
             then(&mut next, true);
-            steps.push(Who::Collector(number), Did::Does("sees the outcome of a session it waited for"), next);
+            steps.push(
+                Who::Collector(number),
+                Did::Does("sees the outcome of a session it waited for"),
+                next,
+            );
         } else {
             steps.put(Who::Collector(number), state, Put::Fence(session), then);
         }

@@ -94,7 +94,11 @@ impl Config {
 
     /// The sessions that make snapshots.
     pub fn snapshots(&self) -> Ids {
-        let without = if self.repacker { bit(self.session_of_writer(1, 0)) - bit(self.session_of_writer(0, 0)) } else { 0 };
+        let without = if self.repacker {
+            bit(self.session_of_writer(1, 0)) - bit(self.session_of_writer(0, 0))
+        } else {
+            0
+        };
         (bit(self.session_of_merger(0)) - 1) & !without
     }
 
@@ -111,7 +115,8 @@ impl Config {
         let mut order = prefixes.to_vec();
         if let Some((moved, before)) = early.filter(|(moved, _)| prefixes.contains(moved)) {
             order.retain(|prefix| *prefix != moved);
-            let place = before.and_then(|before| order.iter().position(|prefix| *prefix == before)).unwrap_or(0);
+            let place =
+                before.and_then(|before| order.iter().position(|prefix| *prefix == before)).unwrap_or(0);
             order.insert(place, moved);
         }
         let page = self.page;

@@ -10,7 +10,7 @@ const RETIRED: Config = Config { name: "retired", mergers: 1, retiring: true, ..
 const FOLDED: Config = Config { name: "folded", digests: 1, ..ANEW };
 const LOG: Config = Config { name: "log", log: true, archiver: true, ..BASIC };
 const TWO_COLLECTORS: Config = Config { name: "two collectors", collectors: 2, twice: true, ..BASIC };
-const MERGED_TWICE: Config = Config { name: "merged twice", mergers: 2, ..RETIRED };
+const MERGED_TWICE: Config = Config { name: "merged twice, torn", mergers: 2, ..RETIRED };
 const COPIED: Config = Config { name: "copied", copier: true, ..RETIRED };
 const REPACKED: Config = Config { name: "repacked", repacker: true, forgetter: false, ..BASIC };
 
@@ -34,12 +34,20 @@ pub const PASSING: &[Config] = &[
     Config { name: "paged writer", coarse: EVERYBODY - WRITER, page: 0b0101, ..RETIRED },
     Config { name: "paged collector", coarse: EVERYBODY - COLLECTOR, page: 0b0101, ..RETIRED },
     Config { name: "paged collector, other pages", coarse: EVERYBODY - COLLECTOR, page: 0b1010, ..RETIRED },
-    Config { name: "log", ..LOG },
+    LOG,
     Config { name: "log, retired", retiring: true, mergers: 1, coarse: EVERYBODY - OTHER, ..LOG },
     COPIED,
     Config { name: "copied, late", late: 1, coarse: EVERYBODY, ..COPIED },
     Config { name: "repacked", writers: 2, forgetter: true, ..REPACKED },
-    Config { name: "repacked, retired", retiring: true, mergers: 1, forgetter: true, coarse: EVERYBODY, late: 1, ..REPACKED },
+    Config {
+        name: "repacked, retired",
+        retiring: true,
+        mergers: 1,
+        forgetter: true,
+        coarse: EVERYBODY,
+        late: 1,
+        ..REPACKED
+    },
     Config { name: "repacked, two collectors", collectors: 2, ..REPACKED },
     Config { name: "reader", reader: true, ..BASIC },
     Config { name: "reader, repacked", reader: true, forgetter: true, ..REPACKED },
@@ -48,17 +56,42 @@ pub const PASSING: &[Config] = &[
     Config { name: "quiet, undeleted, folded", quiet: true, undeleter: true, digests: 1, ..BASIC },
     Config { name: "quiet, retired", quiet: true, twice: true, ..RETIRED },
     Config { name: "quiet, merged twice", quiet: true, coarse: EVERYBODY, ..MERGED_TWICE },
-    Config { name: "two collectors, retired", retiring: true, mergers: 1, coarse: EVERYBODY, ..TWO_COLLECTORS },
+    Config {
+        name: "two collectors, retired",
+        retiring: true,
+        mergers: 1,
+        coarse: EVERYBODY,
+        ..TWO_COLLECTORS
+    },
     Config { name: "merged twice, paged writer", coarse: EVERYBODY - WRITER, page: 0b0101, ..MERGED_TWICE },
-    Config { name: "merged twice, paged collector", coarse: EVERYBODY - COLLECTOR, page: 0b0101, ..MERGED_TWICE },
+    Config {
+        name: "merged twice, paged collector",
+        coarse: EVERYBODY - COLLECTOR,
+        page: 0b0101,
+        ..MERGED_TWICE
+    },
     Config { name: "retired, folded, late", digests: 1, late: 1, coarse: EVERYBODY, ..RETIRED },
     Config { name: "log, retired, torn", retiring: true, mergers: 1, ..LOG },
     Config { name: "copied, folded", digests: 1, ..COPIED },
     Config { name: "reader, folded", reader: true, coarse: EVERYBODY - OTHER, digests: 1, ..RETIRED },
     Config { name: "quiet, two collectors", quiet: true, ..TWO_COLLECTORS },
-    Config { name: "two collectors, folded, late", digests: 1, late: 1, twice: false, coarse: COLLECTOR, ..TWO_COLLECTORS },
+    Config {
+        name: "two collectors, folded, late",
+        digests: 1,
+        late: 1,
+        twice: false,
+        coarse: COLLECTOR,
+        ..TWO_COLLECTORS
+    },
     Config { name: "undeleted, folded twice, late", digests: 2, late: 1, undeleter: true, ..BASIC },
-    Config { name: "begun anew, retired, folded, late", digests: 1, late: 1, attempts: 2, coarse: EVERYBODY, ..RETIRED },
+    Config {
+        name: "begun anew, retired, folded, late",
+        digests: 1,
+        late: 1,
+        attempts: 2,
+        coarse: EVERYBODY,
+        ..RETIRED
+    },
 ];
 
 pub const LONG: &[Config] = &[
@@ -66,7 +99,13 @@ pub const LONG: &[Config] = &[
     MERGED_TWICE,
     Config { name: "merged twice, folded", digests: 1, coarse: EVERYBODY, ..MERGED_TWICE },
     Config { name: "merged twice, two collectors", collectors: 2, coarse: EVERYBODY, ..MERGED_TWICE },
-    Config { name: "repacked, two writers, two collectors", writers: 2, collectors: 2, forgetter: true, ..REPACKED },
+    Config {
+        name: "repacked, two writers, two collectors",
+        writers: 2,
+        collectors: 2,
+        forgetter: true,
+        ..REPACKED
+    },
 ];
 
 pub const MUTANTS: &[Config] = &[
@@ -84,8 +123,20 @@ pub const MUTANTS: &[Config] = &[
     Config { mutant: Some(Mutant::SessionsListedFirst), ..BASIC },
     Config { mutant: Some(Mutant::DigestsListedFirst), late: 1, ..FOLDED },
     Config { mutant: Some(Mutant::SupersedesOnlyValid), coarse: EVERYBODY, ..MERGED_TWICE },
-    Config { mutant: Some(Mutant::SupersededForgotten), coarse: EVERYBODY, late_old_segment: true, ..MERGED_TWICE },
-    Config { mutant: Some(Mutant::SweptPackAdopted), attempts: 2, late: 1, old: false, retiring: true, ..BASIC },
+    Config {
+        mutant: Some(Mutant::SupersededForgotten),
+        coarse: EVERYBODY,
+        late_old_segment: true,
+        ..MERGED_TWICE
+    },
+    Config {
+        mutant: Some(Mutant::SweptPackAdopted),
+        attempts: 2,
+        late: 1,
+        old: false,
+        retiring: true,
+        ..BASIC
+    },
     Config { mutant: Some(Mutant::SweptPackCopied), ..COPIED },
     Config { mutant: Some(Mutant::NumberedAfterMarking), ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::FoldedDecisionObeyed), digests: 1, twice: false, ..TWO_COLLECTORS },
@@ -103,13 +154,23 @@ pub const HARMLESS: &[Config] = &[
     Config { mutant: Some(Mutant::UnchangedNotLookedUp), late: 1, ..FOLDED },
     Config { mutant: Some(Mutant::UnchangedNotLookedUp), ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::CachedSegmentsKept), late: 1, ..RETIRED },
-    Config { mutant: Some(Mutant::CachedSegmentsKept), coarse: EVERYBODY, late_old_segment: true, ..MERGED_TWICE },
+    Config {
+        mutant: Some(Mutant::CachedSegmentsKept),
+        coarse: EVERYBODY,
+        late_old_segment: true,
+        ..MERGED_TWICE
+    },
     Config { mutant: Some(Mutant::OutcomesBeforeSegments), twice: true, ..RETIRED },
     Config { mutant: Some(Mutant::OutcomesBeforeSegments), late: 1, ..FOLDED },
     Config { mutant: Some(Mutant::OutcomesBeforeSegments), coarse: EVERYBODY - WRITER, ..MERGED_TWICE },
     Config { mutant: Some(Mutant::OutcomesBeforeSegments), coarse: EVERYBODY - COLLECTOR, ..MERGED_TWICE },
     Config { mutant: Some(Mutant::OutcomesBeforeSegments), coarse: EVERYBODY - MERGER, ..MERGED_TWICE },
-    Config { mutant: Some(Mutant::OutcomesBeforeSegments), reader: true, coarse: EVERYBODY - OTHER, ..RETIRED },
+    Config {
+        mutant: Some(Mutant::OutcomesBeforeSegments),
+        reader: true,
+        coarse: EVERYBODY - OTHER,
+        ..RETIRED
+    },
     Config { mutant: Some(Mutant::HoldsListedFirst), holder: true, undeleter: true, digests: 1, ..BASIC },
     Config { mutant: Some(Mutant::FatesListedFirst), twice: true, ..RETIRED },
     Config { mutant: Some(Mutant::FatesListedFirst), late: 1, ..FOLDED },

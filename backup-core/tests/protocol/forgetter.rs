@@ -1,10 +1,10 @@
 //! Who forgets the old snapshot, who wants it back, and who holds it.
 
 use super::model::State;
-use super::trace::{Did, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View};
 use super::store::{Put, bit};
+use super::trace::{Did, Steps, Who};
 
 /// Creates a tombstone, and its fate `expired` whenever the clock says so; if that was kept, a second one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -68,7 +68,11 @@ pub fn undeleter_steps(state: &State, steps: &mut Steps<'_>) {
                 if config.is(Mutant::UndeleteWithoutFate) {
                     next.undeleter = Undeleter::Ended;
                     next.promised = true;
-                    steps.push(Who::Undeleter, Did::Does("sees no fate, and says that the snapshot is kept"), next);
+                    steps.push(
+                        Who::Undeleter,
+                        Did::Does("sees no fate, and says that the snapshot is kept"),
+                        next,
+                    );
                 } else {
                     steps.push(Who::Undeleter, Did::Does("sees the tombstone and no fate"), next);
                 }
@@ -81,7 +85,11 @@ pub fn undeleter_steps(state: &State, steps: &mut Steps<'_>) {
             next.undeleter = Undeleter::Ended;
             // Whoever is told of the old fate after a further tombstone was promised nothing.
             next.promised = !state.store.digests.expired && state.store.tombstones & bit(1) == 0;
-            steps.push(Who::Undeleter, Did::Does("looks at the digests and tells that the snapshot is kept"), next);
+            steps.push(
+                Who::Undeleter,
+                Did::Does("looks at the digests and tells that the snapshot is kept"),
+                next,
+            );
         }
         Undeleter::Ended => {}
     }
@@ -90,7 +98,9 @@ pub fn undeleter_steps(state: &State, steps: &mut Steps<'_>) {
 pub fn holder_steps(state: &State, steps: &mut Steps<'_>) {
     let mut next = *state;
     match state.holder {
-        Holder::Idle => steps.put(Who::Holder, state, Put::Hold, |next, _| next.holder = Holder::LookingAtFates),
+        Holder::Idle => {
+            steps.put(Who::Holder, state, Put::Hold, |next, _| next.holder = Holder::LookingAtFates)
+        }
         Holder::LookingAtFates => {
             let expired = View::whole(&state.store).old_has_expired();
             next.holder = if expired { Holder::Ended } else { Holder::LookingAtDigests };

@@ -3,10 +3,10 @@
 
 use super::config::Config;
 use super::model::State;
-use super::trace::{Did, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::View;
 use super::store::{Digests, Ids, OLD, Put, bit, members, name};
+use super::trace::{Did, Steps, Who};
 
 pub fn steps(state: &State, steps: &mut Steps<'_>) {
     let config = steps.config;

@@ -3,10 +3,10 @@
 
 use super::config::MERGER;
 use super::model::State;
-use super::trace::{Did, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View, names_in, superseded_by};
 use super::store::{Put, bit};
+use super::trace::{Did, Steps, Who};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum At {
@@ -96,7 +96,8 @@ fn merge(index: u8, session: u8, next: &mut State, steps: &Steps<'_>) {
     if !config.is(Mutant::SupersedesOnlyValid) {
         supersedes |= superseded_by(merged, &contents);
     }
-    supersedes &= if config.is(Mutant::SupersededForgotten) { view.segments } else { !view.digests.superseded };
+    supersedes &=
+        if config.is(Mutant::SupersededForgotten) { view.segments } else { !view.digests.superseded };
     merger.at = At::PuttingSegment;
     next.store.names[usize::from(session)] = names;
     next.store.supersedes[usize::from(session)] = supersedes;

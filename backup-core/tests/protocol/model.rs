@@ -68,12 +68,17 @@ impl State {
         for put in &mut store.late {
             let stays = match *put {
                 Put::Nothing | Put::Pack(_) => false,
-                Put::Segment(id) => store.segments & bit(id) != 0 && config.mergers == 0 && config.digests == 0,
+                Put::Segment(id) => {
+                    store.segments & bit(id) != 0 && config.mergers == 0 && config.digests == 0
+                }
                 Put::Commit(id) | Put::Fence(id) => {
-                    (store.commits | store.fences) & bit(id) != 0 && self.digests_left == 0
+                    (store.commits | store.fences) & bit(id) != 0
+                        && self.digests_left == 0
                         && (store.digests.committed | store.digests.fenced) & bit(id) == 0
                 }
-                Put::Condemned(id) => store.condemned & bit(id) != 0 && !config.retiring && config.digests == 0,
+                Put::Condemned(id) => {
+                    store.condemned & bit(id) != 0 && !config.retiring && config.digests == 0
+                }
                 Put::Sweep(id) | Put::Abandoned(id) => {
                     (store.sweeps | store.abandoned) & bit(id) != 0 && !config.retiring && config.digests == 0
                 }

@@ -2,9 +2,9 @@
 
 use super::config::{Config, EVERYBODY};
 use super::model::{MERGERS, State};
-use super::trace::{Step, Steps};
 use super::rules::View;
 use super::store::{COLLECTIONS, LOG, OLD, PACKS, Put, bit, members};
+use super::trace::{Step, Steps};
 use super::{collector, keeper, merger};
 
 /// More steps than anybody takes who is not disturbed.

@@ -2,9 +2,9 @@
 
 use super::config::OTHER;
 use super::model::State;
-use super::trace::{Did, Steps, Who};
 use super::rules::{Prefix, View, names_in};
 use super::store::{Ids, Names, OLD, PACKS, bit};
+use super::trace::{Did, Steps, Who};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum At {

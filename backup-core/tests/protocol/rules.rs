@@ -64,7 +64,8 @@ impl Hash for View {
         for (index, names) in [self.data, self.condemned, self.swept].into_iter().enumerate() {
             bytes[2 * index..][..2].copy_from_slice(&names.to_le_bytes());
         }
-        let ids = [self.unretired, self.sweeps, self.segments, self.commits, self.fences, self.expired, self.kept];
+        let ids =
+            [self.unretired, self.sweeps, self.segments, self.commits, self.fences, self.expired, self.kept];
         bytes[6..13].copy_from_slice(&ids);
         bytes[13] = 1;
         bytes[14] = u8::from(self.hold);

@@ -3,10 +3,10 @@
 
 use super::config::{Config, WRITER};
 use super::model::State;
-use super::trace::{Did, Steps, Who};
 use super::mutants::Mutant;
 use super::rules::{Prefix, View};
 use super::store::{Ids, LOG, Names, OLD, OLD_PACKS, Put, bit, name};
+use super::trace::{Did, Steps, Who};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum At {
@@ -79,7 +79,8 @@ pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
                 writer.barred &= LOG;
                 writer.at = if there { At::PuttingSegment } else { At::PuttingPack };
             });
-            let did = if there { "finds the pack it put before, and adopts it" } else { "finds no pack to adopt" };
+            let did =
+                if there { "finds the pack it put before, and adopts it" } else { "finds no pack to adopt" };
             steps.push(who, Did::Does(did), next);
         }
         At::PuttingPack if repacks(index, config) && state.store.packs & writer.barred == 0 => {
@@ -127,7 +128,6 @@ pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
         At::Ended => {}
     }
 }
-
 
 fn repacks(index: u8, config: &Config) -> bool {
     config.repacker && index == 0
