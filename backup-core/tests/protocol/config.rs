@@ -180,6 +180,7 @@ impl Config {
             (self.coarse & WRITER != 0, "writers list at once"),
             (self.coarse & COLLECTOR != 0, "collectors list at once"),
             (self.coarse & MERGER != 0 && self.mergers > 0, "mergers list at once"),
+            (self.coarse & OTHER != 0 && (self.archiver || self.reader), "others list at once"),
             (self.quiet, "quiescence"),
         ];
         words.extend(flags.into_iter().filter(|(set, _)| *set).map(|(_, what)| what.to_owned()));
