@@ -73,7 +73,7 @@ pub struct BackupOptions {
     pub time: Option<Timestamp>,
     /// Which snapshot unchanged entries are taken from.
     pub parent: ParentChoice,
-    /// The transforms of new packs, in order of encoding, before the seal; none: Zstandard at level 3.
+    /// The transforms of new packs, in order of encoding, before the seal; none: Zstandard, by content.
     pub transforms: Option<Vec<Arc<dyn Transform>>>,
     /// Whether to find out what would be stored without storing it.
     pub dry_run: bool,

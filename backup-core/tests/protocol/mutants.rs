@@ -14,8 +14,6 @@ pub enum Mutant {
     FencedSegmentSupersedes,
     /// A collector sweeps without having created a decision.
     NoDecision,
-    /// A writer reuses what an undecided collection condemns.
-    CondemnedReused,
     /// A writer takes an expired snapshot as parent.
     ExpiredParent,
     /// A snapshot is undeleted by a look at its fates, not by creating one.
@@ -26,6 +24,8 @@ pub enum Mutant {
     LogNameReused,
 
     // Our own.
+    /// A writer reuses what an undecided collection condemns.
+    CondemnedReused,
     /// A writer lists, then opens its session.
     ListedBeforeOpen,
     /// A collector lists sessions, then creates `condemned`.

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 
 /// Shorter files go through the page cache: for them a system call more costs more than it spares.
 const DIRECT_BYTES_MIN: usize = 1024 * 1024;
+
 /// Appends all of `bytes` to a new file, past the page cache where they are many and the file system lets us.
 pub(super) fn write(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     let written = if bytes.len() < DIRECT_BYTES_MIN { 0 } else { blocks::write(file, bytes)? };
