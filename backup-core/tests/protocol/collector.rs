@@ -4,7 +4,7 @@
 use super::config::{COLLECTOR, Config};
 use super::model::State;
 use super::mutants::Mutant;
-use super::rules::{Prefix, View, names_in};
+use super::rules::{Prefix, View};
 use super::store::{Ids, LOG, Names, PACKS, Put, Store, bit, members, name};
 use super::trace::{Did, Steps, Who};
 
@@ -22,10 +22,8 @@ pub enum At {
     Relisting(u8),
     Deciding,
     Abandoning,
-    /// Lists sessions once the packs are deleted.
+    /// Waits until the packs are deleted.
     Retiring,
-    RetireWaiting,
-    RetireListing(u8),
     Folding,
     Tidying,
     Ended,
@@ -78,7 +76,6 @@ fn marks(config: &Config) -> &'static [Prefix] {
         true => &HOLDS,
     }
 }
-const RETIRES: [Prefix; 3] = [Prefix::Segments, Prefix::Outcomes, Prefix::Digests];
 
 pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
     let config = steps.config;
@@ -178,47 +175,15 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
             let swept = swept_by(collector.retires, &state.store);
             if swept & state.store.packs == 0 {
                 let mut next = *state;
-                let collector = &mut next.collectors[me];
-                collector.waits = state.store.undecided();
-                collector.at = if collector.waits == 0 || config.is(Mutant::RetiredTooSoon) {
-                    At::RetireListing(0)
-                } else {
-                    At::RetireWaiting
-                };
-                steps.push(who, Did::ListsSessions, next);
+                let tidies = config.is(Mutant::RetiredTooSoon);
+                next.collectors[me].at = if tidies { At::Tidying } else { At::Folding };
+                steps.push(who, Did::Does("finds that all it swept is deleted"), next);
             }
-        }
-        At::RetireWaiting => wait(number, state, steps, |next| {
-            let collector = &mut next.collectors[me];
-            let first = config.is(Mutant::RetiredTooSoon);
-            collector.at = if first { At::Folding } else { At::RetireListing(0) };
-        }),
-        At::RetireListing(done) => {
-            let mut next = *state;
-            let mut done = done;
-            let collector = &mut next.collectors[me];
-            let (did, finished) =
-                config.list(COLLECTOR, &RETIRES, &mut done, &mut collector.view, &state.store);
-            collector.at = At::RetireListing(done);
-            if finished {
-                let valid = collector.view.valid(&state.store, config.mutant);
-                let named = names_in(valid, &state.store) & swept_by(collector.retires, &state.store);
-                collector.view = View::default();
-                collector.at = match (named, collector.waits) {
-                    (0, 0) => At::Folding,
-                    (0, _) => At::RetireWaiting,
-                    _ => At::Retiring,
-                };
-                if named != 0 {
-                    collector.waits = 0;
-                }
-            }
-            steps.push(who, did, next);
         }
         At::Folding => {
             let mut next = *state;
             next.store.digests.swept |= swept_by(collector.retires, &state.store);
-            next.store.digests.retired |= collector.retires;
+            next.store.digests.finished |= collector.retires;
             next.collectors[me].at = At::Tidying;
             steps.push(who, Did::Does("puts a digest of what it swept"), next);
         }
@@ -238,7 +203,7 @@ fn ended() -> Collector {
 
 /// Collectors are alike: whoever takes a number is the collector of that number.
 fn is_next(number: u8, store: &Store) -> bool {
-    let taken = store.numbers | store.digests.abandoned | store.digests.retired;
+    let taken = store.numbers | store.digests.finished;
     taken & (bit(number) - 1) == bit(number) - 1
 }
 
@@ -251,7 +216,7 @@ fn settle(number: u8, state: &State, steps: &mut Steps<'_>) {
     let config = steps.config;
     let me = usize::from(number);
     let store = &state.store;
-    let decided = store.sweeps | store.abandoned | store.digests.abandoned | store.digests.retired;
+    let decided = store.sweeps | store.abandoned | store.digests.finished;
     let earlier = store.numbers & (bit(number) - 1) & !decided;
     let open = if config.is(Mutant::EarlierNotSettled) { None } else { members(earlier).next() };
     if let Some(earlier) = open {
@@ -291,7 +256,7 @@ fn mark(number: u8, did: Did, state: &State, steps: &mut Steps<'_>) {
     }
     let mut condemns: Vec<Names> = choices
         .into_iter()
-        .map(|kept| view.data & !kept & !collector.swept)
+        .map(|kept| view.data & !kept & !(collector.swept | view.digests.swept))
         .filter(|list| *list != 0)
         .collect();
     condemns.dedup();
@@ -379,7 +344,7 @@ fn relisted(number: u8, next: &mut State, config: &Config) -> Names {
 
 /// Whether a decision that now stands in the store permits to delete: a digest may say that another was taken.
 fn swept_counts(number: u8, next: &mut State, config: &Config) -> bool {
-    let folded = next.store.digests.abandoned & bit(number) != 0 && !config.is(Mutant::FoldedDecisionObeyed);
+    let folded = next.store.digests.finished & bit(number) != 0 && !config.is(Mutant::FoldedDecisionObeyed);
     if !folded {
         next.doomed |= next.store.swept[usize::from(number)];
     }

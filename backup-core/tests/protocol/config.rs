@@ -45,6 +45,14 @@ pub struct Config {
     pub mutant: Option<Mutant>,
 }
 
+/// A step of a reading.
+pub struct Listed {
+    pub did: Did,
+    pub view: View,
+    pub done: u8,
+    pub finished: bool,
+}
+
 /// Roles, for [`Config::coarse`].
 pub const WRITER: u8 = 1;
 pub const COLLECTOR: u8 = 2;
@@ -100,6 +108,48 @@ impl Config {
             0
         };
         (bit(self.session_of_merger(0)) - 1) & !without
+    }
+
+    /// The next steps of a reading whose lists are made in any order, or all that are left; digests come last, but for
+    /// a mutant.
+    pub fn list_in_any_order(
+        &self,
+        role: u8,
+        prefixes: &'static [Prefix],
+        done: u8,
+        view: &View,
+        store: &Store,
+    ) -> Vec<Listed> {
+        let paged = |prefix: Prefix| {
+            let paged = self.page != 0 && matches!(prefix, Prefix::Segments | Prefix::Outcomes);
+            let pages = if paged { [self.page, !self.page] } else { [Ids::MAX, 0] };
+            pages.into_iter().filter(|page| *page != 0).map(move |page| (prefix, page))
+        };
+        let mut pages: Vec<_> = prefixes.iter().copied().flat_map(paged).collect();
+        let digests = pages.len();
+        pages.push((Prefix::Digests, Ids::MAX));
+        let all = bit(pages.len() as u8) - 1;
+        if self.coarse & role != 0 {
+            let mut view = *view;
+            pages.into_iter().for_each(|(prefix, page)| view.list_page(prefix, page, store));
+            return vec![Listed { did: Did::ListsAll, view, done: all, finished: true }];
+        }
+        let early = self.is(Mutant::DigestsListedFirst);
+        let mut steps = Vec::new();
+        for (index, (prefix, page)) in pages.into_iter().enumerate() {
+            let others = all & !bit(digests as u8);
+            let may = if index == digests { early || done & others == others } else { true };
+            // Of two pages the first comes first.
+            let second = index > 0 && page != Ids::MAX && page != self.page;
+            if done & bit(index as u8) != 0 || !may || (second && done & bit(index as u8 - 1) == 0) {
+                continue;
+            }
+            let mut view = *view;
+            view.list_page(prefix, page, store);
+            let done = done | bit(index as u8);
+            steps.push(Listed { did: Did::Lists(prefix), view, done, finished: done == all });
+        }
+        steps
     }
 
     /// In which order somebody lists, page by page; digests come last, but for a mutant.

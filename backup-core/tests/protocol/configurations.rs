@@ -111,24 +111,18 @@ pub const LONG: &[Config] = &[
 pub const MUTANTS: &[Config] = &[
     Config { mutant: Some(Mutant::RootsNotRelisted), ..BASIC },
     Config { mutant: Some(Mutant::FoldedOutcomeAcknowledged), attempts: 1, ..FOLDED },
-    Config { mutant: Some(Mutant::FencedSegmentResolves), writers: 2, old: false, retiring: true, ..BASIC },
+    Config { mutant: Some(Mutant::FencedSegmentResolves), writers: 2, old: false, digests: 1, ..BASIC },
     Config { mutant: Some(Mutant::FencedSegmentSupersedes), ..RETIRED },
     Config { mutant: Some(Mutant::NoDecision), ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::CondemnedReused), ..BASIC },
     Config { mutant: Some(Mutant::ExpiredParent), ..RETIRED },
     Config { mutant: Some(Mutant::UndeleteWithoutFate), undeleter: true, ..BASIC },
-    Config { mutant: Some(Mutant::RetiredTooSoon), coarse: EVERYBODY, ..MERGED_TWICE },
-    Config { mutant: Some(Mutant::LogNameReused), retiring: true, mergers: 1, ..LOG },
+    Config { mutant: Some(Mutant::RetiredTooSoon), ..RETIRED },
+    Config { mutant: Some(Mutant::LogNameReused), retiring: true, ..LOG },
     Config { mutant: Some(Mutant::ListedBeforeOpen), ..BASIC },
     Config { mutant: Some(Mutant::SessionsListedFirst), ..BASIC },
-    Config { mutant: Some(Mutant::DigestsListedFirst), late: 1, ..FOLDED },
-    Config { mutant: Some(Mutant::SupersedesOnlyValid), coarse: EVERYBODY, ..MERGED_TWICE },
-    Config {
-        mutant: Some(Mutant::SupersededForgotten),
-        coarse: EVERYBODY,
-        late_old_segment: true,
-        ..MERGED_TWICE
-    },
+    Config { mutant: Some(Mutant::DigestsListedFirst), ..RETIRED },
+    Config { mutant: Some(Mutant::SweptPackReused), ..RETIRED },
     Config {
         mutant: Some(Mutant::SweptPackAdopted),
         attempts: 2,
@@ -141,10 +135,9 @@ pub const MUTANTS: &[Config] = &[
     Config { mutant: Some(Mutant::NumberedAfterMarking), ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::FoldedDecisionObeyed), digests: 1, twice: false, ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::CondemnedLeftOutOfMerge), ..RETIRED },
+    Config { mutant: Some(Mutant::FencedMergeDeletes), ..RETIRED },
     Config { mutant: Some(Mutant::EarlierNotSettled), ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::OthersNotRetired), quiet: true, ..RETIRED },
-    Config { mutant: Some(Mutant::IndexNotListed), ..RETIRED },
-    Config { mutant: Some(Mutant::OutcomesListedFirst), ..RETIRED },
     Config { mutant: Some(Mutant::GraceIgnored), reader: true, ..REPACKED },
 ];
 
@@ -154,6 +147,8 @@ pub const HARMLESS: &[Config] = &[
     Config { mutant: Some(Mutant::UnchangedNotLookedUp), late: 1, ..FOLDED },
     Config { mutant: Some(Mutant::UnchangedNotLookedUp), ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::CachedSegmentsKept), late: 1, ..RETIRED },
+    Config { mutant: Some(Mutant::IndexNotListed), ..RETIRED },
+    Config { mutant: Some(Mutant::OutcomesListedFirst), ..RETIRED },
     Config {
         mutant: Some(Mutant::CachedSegmentsKept),
         coarse: EVERYBODY,

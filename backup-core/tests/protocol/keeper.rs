@@ -5,7 +5,7 @@ use super::config::Config;
 use super::model::State;
 use super::mutants::Mutant;
 use super::rules::View;
-use super::store::{Digests, Ids, OLD, Put, bit, members, name};
+use super::store::{Digests, OLD, Put, bit, members, name};
 use super::trace::{Did, Steps, Who};
 
 pub fn steps(state: &State, steps: &mut Steps<'_>) {
@@ -19,8 +19,14 @@ pub fn steps(state: &State, steps: &mut Steps<'_>) {
         steps.push(Who::Anybody, Did::Deletes(Put::Pack(pack)), next);
     }
     let view = View::whole(store);
+    for pack in members(store.digests.swept & store.packs & !grace & !state.doomed) {
+        let mut next = *state;
+        next.store.packs &= !name(pack);
+        steps.push(Who::Anybody, Did::Deletes(Put::Pack(pack)), next);
+    }
     let fenced = if config.digests > 0 { view.fenced() } else { 0 };
-    let deletable = state.doomed_segments | store.digests.superseded | fenced;
+    let superseded = if config.mergers > 0 { view.superseded(store, config.mutant) } else { 0 };
+    let deletable = state.doomed_segments | superseded | fenced;
     for segment in members(deletable & store.segments) {
         let mut next = *state;
         next.store.segments &= !bit(segment);
@@ -36,26 +42,34 @@ pub fn steps(state: &State, steps: &mut Steps<'_>) {
         next.store.digests = digests;
         steps.push(Who::Anybody, Did::Does("folds what is final into a digest"), next);
     }
-    let final_outcomes = store.digests.committed | store.digests.fenced;
-    if (store.commits | store.fences) & final_outcomes != 0 {
+    if store.digests.expired && (store.commits | store.fences) & bit(OLD) != 0 {
         let mut next = *state;
-        next.store.commits &= !final_outcomes;
-        next.store.fences &= !final_outcomes;
-        steps.push(Who::Anybody, Did::Does("deletes outcomes that a digest names"), next);
+        next.store.commits &= !bit(OLD);
+        next.store.fences &= !bit(OLD);
+        steps.push(Who::Anybody, Did::Does("deletes the expired snapshot"), next);
     }
-    let final_fates = match (store.digests.expired, store.digests.kept) {
-        (true, _) => Ids::MAX,
-        (false, true) => bit(0),
-        (false, false) => 0,
-    };
-    if (store.tombstones | store.expired | store.kept) & final_fates != 0 {
+    if store.digests.expired && store.tombstones | store.expired | store.kept != 0 {
         let mut next = *state;
         for files in [&mut next.store.tombstones, &mut next.store.expired, &mut next.store.kept] {
-            *files &= !final_fates;
+            *files = 0;
         }
-        steps.push(Who::Anybody, Did::Does("deletes tombstones and fates that a digest names"), next);
+        steps.push(Who::Anybody, Did::Does("deletes tombstones and fates of the expired snapshot"), next);
     }
-    let gone = store.digests.abandoned | store.digests.retired;
+    // Decisions of sessions that make no snapshot, once none of their segments is left.
+    let decisions = store.commits & !config.snapshots() & !store.segments;
+    if decisions != 0 {
+        let mut next = *state;
+        next.store.commits &= !decisions;
+        next.store.opens &= !decisions;
+        steps.push(Who::Anybody, Did::Does("deletes decisions of sessions that have no segments"), next);
+    }
+    if config.is(Mutant::FoldedOutcomeAcknowledged) && store.fences != 0 {
+        let mut next = *state;
+        next.store.opens &= !store.fences;
+        next.store.fences = 0;
+        steps.push(Who::Anybody, Did::Does("deletes fences"), next);
+    }
+    let gone = store.digests.finished;
     let collections = (store.numbers | store.condemned | store.abandoned | store.sweeps) & gone;
     if collections != 0 {
         let mut next = *state;
@@ -67,19 +81,8 @@ pub fn steps(state: &State, steps: &mut Steps<'_>) {
 /// The digests with all that is final now.
 fn folded(config: &Config, state: &State, view: &View) -> Digests {
     let mut digests = state.store.digests;
-    let snapshots = config.snapshots();
-    digests.fenced |= view.fenced();
-    // A snapshot's file is its content: it stays until the snapshot has expired.
-    digests.committed |= view.committed() & !snapshots;
-    // Nor is one that is held folded: its fate is listed, then holds.
-    if view.old_has_expired() && config.old && !view.hold {
-        digests.expired = true;
-        digests.committed |= bit(OLD);
-    }
-    digests.kept |= view.kept & bit(0) != 0 && !digests.expired;
-    if !config.is(Mutant::SupersededForgotten) {
-        digests.superseded |= view.superseded(&state.store, config.mutant) & view.segments;
-    }
-    digests.abandoned |= state.store.abandoned & !digests.retired;
+    // One that is held is not folded: its fate is listed, then holds.
+    digests.expired |= view.old_has_expired() && config.old && !view.hold;
+    digests.finished |= state.store.abandoned;
     digests
 }

@@ -4,8 +4,8 @@
 use super::config::MERGER;
 use super::model::State;
 use super::mutants::Mutant;
-use super::rules::{Prefix, View, names_in, superseded_by};
-use super::store::{Put, bit};
+use super::rules::{Prefix, View, names_in};
+use super::store::Put;
 use super::trace::{Did, Steps, Who};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -15,8 +15,6 @@ pub enum At {
     Listing(u8),
     PuttingSegment,
     Deciding,
-    LookingAtDigests,
-    Digesting,
     Ended,
 }
 
@@ -26,7 +24,8 @@ pub struct Merger {
     pub view: View,
 }
 
-const LISTS: [Prefix; 4] = [Prefix::Collections, Prefix::Segments, Prefix::Outcomes, Prefix::Digests];
+/// In any order, or at once; then digests.
+const LISTS: [Prefix; 3] = [Prefix::Collections, Prefix::Segments, Prefix::Outcomes];
 
 pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
     let config = steps.config;
@@ -43,38 +42,27 @@ pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
                 steps.push(who, Did::Puts(Put::Open(session)), next);
             }
         }
-        At::Listing(mut done) => {
-            let view = &mut next.mergers[me].view;
-            let (did, finished) = config.list(MERGER, &LISTS, &mut done, view, &state.store);
-            next.mergers[me].at = At::Listing(done);
-            if finished {
-                merge(index, session, &mut next, steps);
+        At::Listing(done) => {
+            let view = state.mergers[me].view;
+            for listed in config.list_in_any_order(MERGER, &LISTS, done, &view, &state.store) {
+                let mut next = *state;
+                next.mergers[me].view = listed.view;
+                next.mergers[me].at = At::Listing(listed.done);
+                if listed.finished {
+                    merge(index, session, &mut next, steps);
+                }
+                steps.push(who, listed.did, next);
             }
-            steps.push(who, did, next);
         }
         At::PuttingSegment => steps.put(who, state, Put::Segment(session), |next, _| {
             next.mergers[me].at = At::Deciding;
         }),
         At::Deciding => steps.put(who, state, Put::Commit(session), |next, done| {
-            next.mergers[me].at = if done { At::LookingAtDigests } else { At::Ended };
-        }),
-        At::LookingAtDigests => {
-            let fenced = state.store.digests.fenced & bit(session) != 0;
-            next.mergers[me].at = if fenced { At::Ended } else { At::Digesting };
-            steps.push(who, Did::Does("looks for itself in the digests"), next);
-        }
-        At::Digesting => {
-            let superseded = state.store.supersedes[usize::from(session)];
             next.mergers[me].at = At::Ended;
-            let did = if config.is(Mutant::SupersededForgotten) {
-                next.doomed_segments |= superseded;
-                "begins to delete what it superseded, without a digest"
-            } else {
-                next.store.digests.superseded |= superseded;
-                "puts a digest of what it superseded"
-            };
-            steps.push(who, Did::Does(did), next);
-        }
+            if done || config.is(Mutant::FencedMergeDeletes) {
+                next.doomed_segments |= state.store.supersedes[usize::from(session)];
+            }
+        }),
         At::Ended => {}
     }
 }
@@ -88,17 +76,11 @@ fn merge(index: u8, session: u8, next: &mut State, steps: &Steps<'_>) {
     let merged = view.valid(&contents, config.mutant);
     let all = names_in(merged, &contents);
     // Every place that was not swept is kept: what is only condemned may be rescued.
-    let mut names = all & !view.swept;
+    let mut names = all & !(view.swept | view.digests.swept);
     if config.is(Mutant::CondemnedLeftOutOfMerge) {
         names &= !view.condemned;
     }
-    let mut supersedes = merged;
-    if !config.is(Mutant::SupersedesOnlyValid) {
-        supersedes |= superseded_by(merged, &contents);
-    }
-    supersedes &=
-        if config.is(Mutant::SupersededForgotten) { view.segments } else { !view.digests.superseded };
     merger.at = At::PuttingSegment;
     next.store.names[usize::from(session)] = names;
-    next.store.supersedes[usize::from(session)] = supersedes;
+    next.store.supersedes[usize::from(session)] = merged;
 }

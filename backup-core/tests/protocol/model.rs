@@ -72,9 +72,7 @@ impl State {
                     store.segments & bit(id) != 0 && config.mergers == 0 && config.digests == 0
                 }
                 Put::Commit(id) | Put::Fence(id) => {
-                    (store.commits | store.fences) & bit(id) != 0
-                        && self.digests_left == 0
-                        && (store.digests.committed | store.digests.fenced) & bit(id) == 0
+                    (store.commits | store.fences) & bit(id) != 0 && config.digests == 0
                 }
                 Put::Condemned(id) => {
                     store.condemned & bit(id) != 0 && !config.retiring && config.digests == 0

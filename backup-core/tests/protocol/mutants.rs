@@ -6,7 +6,7 @@ pub enum Mutant {
     // Those that the design names.
     /// A collector sweeps what it condemned without listing the roots again.
     RootsNotRelisted,
-    /// A writer whose create succeeded acknowledges without a look at the digests.
+    /// A fence is deleted, so that its session's late create succeeds and is acknowledged.
     FoldedOutcomeAcknowledged,
     /// The segment of a fenced session counts as valid.
     FencedSegmentResolves,
@@ -14,11 +14,11 @@ pub enum Mutant {
     FencedSegmentSupersedes,
     /// A collector sweeps without having created a decision.
     NoDecision,
-    /// A writer takes an expired snapshot as parent.
+    /// Unchanged content of an expired parent is taken over without a look.
     ExpiredParent,
     /// A snapshot is undeleted by a look at its fates, not by creating one.
     UndeleteWithoutFate,
-    /// A collection lists segments before it waits for sessions, and retires.
+    /// A collection's files are deleted although no digest names what it swept.
     RetiredTooSoon,
     /// A log segment is archived under a name that was swept.
     LogNameReused,
@@ -30,12 +30,12 @@ pub enum Mutant {
     ListedBeforeOpen,
     /// A collector lists sessions, then creates `condemned`.
     SessionsListedFirst,
-    /// Digests are listed before what they are about.
+    /// Digests are listed before collections.
     DigestsListedFirst,
-    /// A merge supersedes what it merges, not what that superseded.
-    SupersedesOnlyValid,
-    /// Superseded segments are deleted without a digest, and merges forget what is no longer listed.
-    SupersededForgotten,
+    /// A writer reuses a pack that was swept, once that collection has retired.
+    SweptPackReused,
+    /// A merger that was fenced deletes what it would have superseded.
+    FencedMergeDeletes,
     /// A writer adopts a pack of its earlier session that was swept.
     SweptPackAdopted,
     /// A pack is copied to a name that was swept, once that collection has retired.
@@ -64,6 +64,6 @@ pub enum Mutant {
     EarlierNotSettled,
     /// A collection retires only what it swept itself, not what others swept and left.
     OthersNotRetired,
-    /// Unchanged content of a parent that has not expired is taken over although collections are unretired.
+    /// Unchanged content of a parent that has not expired is taken over without a look.
     UnchangedNotLookedUp,
 }

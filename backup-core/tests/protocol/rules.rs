@@ -122,17 +122,16 @@ impl View {
 
     /// Sessions whose outcome counts as committed. What a digest names is final.
     pub fn committed(&self) -> Ids {
-        self.digests.committed | (self.commits & !self.digests.fenced)
+        self.commits | if self.digests.expired { bit(OLD) } else { 0 }
     }
 
     pub fn fenced(&self) -> Ids {
-        self.digests.fenced | (self.fences & !self.digests.committed)
+        self.fences & !self.committed()
     }
 
     /// Whether the old snapshot has expired.
     pub fn old_has_expired(&self) -> bool {
-        let overruled = if self.digests.kept { bit(0) } else { 0 };
-        self.digests.expired || self.expired & !overruled != 0
+        self.digests.expired || self.expired != 0
     }
 
     /// The sessions whose snapshots are roots; `snapshots` are those that make any. A hold counts whatever the fate.
@@ -141,15 +140,13 @@ impl View {
         self.committed() & snapshots & !expired
     }
 
-    /// Segments that are listed and superseded by a committed one or by a digest.
+    /// Segments that are superseded by a committed one.
     pub fn superseded(&self, contents: &Store, mutant: Option<Mutant>) -> Ids {
         let mut superseding = self.segments & self.committed();
         if mutant == Some(Mutant::FencedSegmentSupersedes) {
             superseding |= self.segments & self.fenced();
         }
-        let by_segments =
-            members(superseding).fold(0, |all, segment| all | contents.supersedes[usize::from(segment)]);
-        self.digests.superseded | by_segments
+        members(superseding).fold(0, |all, segment| all | contents.supersedes[usize::from(segment)])
     }
 
     /// Segments through which references are resolved.
@@ -161,9 +158,9 @@ impl View {
         committed & !self.superseded(contents, mutant)
     }
 
-    /// The packs that valid segments name.
+    /// The packs that valid segments name and no digest calls swept.
     pub fn places(&self, contents: &Store, mutant: Option<Mutant>) -> Names {
-        names_in(self.valid(contents, mutant), contents) & PACKS
+        names_in(self.valid(contents, mutant), contents) & PACKS & !self.digests.swept
     }
 
     /// Log segments that may be relied upon: listed, and never swept.
@@ -176,11 +173,6 @@ impl View {
 /// What these segments name.
 pub fn names_in(segments: Ids, contents: &Store) -> Names {
     members(segments).fold(0, |all, segment| all | contents.names[usize::from(segment)])
-}
-
-/// What these segments supersede.
-pub fn superseded_by(segments: Ids, contents: &Store) -> Ids {
-    members(segments).fold(0, |all, segment| all | contents.supersedes[usize::from(segment)])
 }
 
 const _: () = assert!(SESSIONS <= Ids::BITS as usize);

@@ -62,29 +62,19 @@ pub enum Put {
 /// What digests name: final, whatever else appears. They are never deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digests {
-    pub committed: Ids,
-    pub fenced: Ids,
-    pub superseded: Ids,
     /// Names that were swept.
     pub swept: Names,
-    /// Collections that were abandoned.
-    pub abandoned: Ids,
-    /// Collections that swept and have retired.
-    pub retired: Ids,
-    /// The old snapshot has expired.
+    /// Collections that were abandoned, and those that swept and have retired.
+    pub finished: Ids,
+    /// The old snapshot has expired; its session had committed.
     pub expired: bool,
-    /// The old snapshot's first tombstone had the fate `kept`.
-    pub kept: bool,
 }
 
 /// In one piece, as hashing is what a search spends its time with.
 impl Hash for Digests {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let flags = u8::from(self.expired) | u8::from(self.kept) << 1;
         let [low, high] = self.swept.to_le_bytes();
-        let bytes =
-            [self.committed, self.fenced, self.superseded, low, high, self.abandoned, self.retired, flags];
-        state.write_u64(u64::from_le_bytes(bytes));
+        state.write_u32(u32::from_le_bytes([low, high, self.finished, u8::from(self.expired)]));
     }
 }
 
@@ -159,10 +149,10 @@ impl Store {
         }
     }
 
-    /// Sessions without outcome; those whose outcome a digest names are decided.
+    /// Sessions without outcome; that of an expired snapshot is known by a digest.
     pub fn undecided(&self) -> Ids {
-        let decided = self.commits | self.fences | self.digests.committed | self.digests.fenced;
-        self.opens & !decided
+        let expired = if self.digests.expired { bit(OLD) } else { 0 };
+        self.opens & !(self.commits | self.fences | expired)
     }
 
     pub fn is_under_way(&self, put: Put) -> bool {

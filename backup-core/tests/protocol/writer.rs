@@ -5,7 +5,7 @@ use super::config::{Config, WRITER};
 use super::model::State;
 use super::mutants::Mutant;
 use super::rules::{Prefix, View};
-use super::store::{Ids, LOG, Names, OLD, OLD_PACKS, Put, bit, name};
+use super::store::{LOG, Names, OLD, OLD_PACKS, Put, bit, name};
 use super::trace::{Did, Steps, Who};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -20,7 +20,6 @@ pub enum At {
     PuttingSegment,
     LookingAtLog,
     Committing,
-    LookingAtDigests,
     Ended,
 }
 
@@ -35,8 +34,8 @@ pub struct Writer {
     pub pack: u8,
 }
 
-const LISTS: [Prefix; 5] =
-    [Prefix::Collections, Prefix::Segments, Prefix::Outcomes, Prefix::Fates, Prefix::Digests];
+/// In any order, or at once; then digests.
+const LISTS: [Prefix; 4] = [Prefix::Collections, Prefix::Segments, Prefix::Outcomes, Prefix::Fates];
 
 pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
     let config = steps.config;
@@ -107,24 +106,13 @@ pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
             }
         }
         At::Committing => steps.put(who, state, Put::Commit(session), |next, done| {
-            if !done {
-                begin_anew(index, next, config.attempts);
-            } else if config.is(Mutant::FoldedOutcomeAcknowledged) {
-                acknowledge(index, session, config.snapshots(), next);
+            if done {
+                next.acknowledged |= bit(session) & config.snapshots();
+                end(index, next);
             } else {
-                set(next, &|writer| writer.at = At::LookingAtDigests);
+                begin_anew(index, next, config.attempts);
             }
         }),
-        At::LookingAtDigests => {
-            let mut next = *state;
-            if state.store.digests.fenced & bit(session) != 0 {
-                begin_anew(index, &mut next, config.attempts);
-                steps.push(who, Did::Does("finds in the digests that it was fenced"), next);
-            } else {
-                acknowledge(index, session, config.snapshots(), &mut next);
-                steps.push(who, Did::Does("does not find itself in the digests: acknowledged"), next);
-            }
-        }
         At::Ended => {}
     }
 }
@@ -144,11 +132,6 @@ fn go_on(writer: &mut Writer, log: bool) {
     }
 }
 
-fn acknowledge(index: u8, session: u8, snapshots: Ids, next: &mut State) {
-    next.acknowledged |= bit(session) & snapshots;
-    end(index, next);
-}
-
 fn end(index: u8, next: &mut State) {
     next.writers[usize::from(index)] = Writer { at: At::Ended, attempt: 1, ..Writer::default() };
 }
@@ -165,17 +148,20 @@ fn begin_anew(index: u8, next: &mut State, attempts: u8) {
 
 fn list(index: u8, state: &State, steps: &mut Steps<'_>) {
     let config = steps.config;
-    let mut next = *state;
-    let writer = &mut next.writers[usize::from(index)];
-    let mut done = if let At::Listing(done) = writer.at { done } else { 0 };
-    let (did, finished) = config.list(WRITER, &LISTS, &mut done, &mut writer.view, &state.store);
-    writer.at = At::Listing(done);
-    if finished && config.is(Mutant::ListedBeforeOpen) {
-        writer.at = At::OpensLate;
-    } else if finished {
-        plan(index, &mut next, steps);
+    let writer = state.writers[usize::from(index)];
+    let done = if let At::Listing(done) = writer.at { done } else { 0 };
+    for listed in config.list_in_any_order(WRITER, &LISTS, done, &writer.view, &state.store) {
+        let mut next = *state;
+        let writer = &mut next.writers[usize::from(index)];
+        writer.view = listed.view;
+        writer.at = At::Listing(listed.done);
+        if listed.finished && config.is(Mutant::ListedBeforeOpen) {
+            writer.at = At::OpensLate;
+        } else if listed.finished {
+            plan(index, &mut next, steps);
+        }
+        steps.push(Who::Writer(index), listed.did, next);
     }
-    steps.push(Who::Writer(index), did, next);
 }
 
 /// What it relies upon, and what it uploads.
@@ -190,16 +176,21 @@ fn plan(index: u8, next: &mut State, steps: &Steps<'_>) {
     if config.is(Mutant::IndexNotListed) {
         view.segments = bit(OLD);
     }
+    let forgets =
+        [Mutant::SweptPackReused, Mutant::SweptPackAdopted, Mutant::SweptPackCopied, Mutant::LogNameReused];
+    if forgets.into_iter().any(|mutant| config.is(mutant)) {
+        view.digests.swept = 0;
+    }
     let condemned = if config.is(Mutant::CondemnedReused) { 0 } else { view.condemned };
-    let absent = condemned | view.swept;
-    let usable = view.places(&contents, config.mutant) & !absent;
-    let expired = view.old_has_expired() && !config.is(Mutant::ExpiredParent);
-    let parent = view.committed() & bit(OLD) != 0 && !expired;
-    // While a collection has not retired, what the parent has is looked up like everything else.
-    let looks_up = view.unretired != 0 && !config.is(Mutant::UnchangedNotLookedUp);
-    let forgets = [Mutant::SweptPackAdopted, Mutant::SweptPackCopied, Mutant::LogNameReused];
-    let swept = if forgets.into_iter().any(|mutant| config.is(mutant)) { 0 } else { view.digests.swept };
-    writer.barred = absent | swept;
+    writer.barred = condemned | view.swept | view.digests.swept;
+    let usable = view.places(&contents, config.mutant) & !writer.barred;
+    // What the parent has is looked up like everything else.
+    let parent = view.committed() & bit(OLD) != 0;
+    let taken_over = match config.mutant {
+        Some(Mutant::UnchangedNotLookedUp) => parent && !view.old_has_expired(),
+        Some(Mutant::ExpiredParent) => parent,
+        _ => false,
+    };
     if repacks(index, config) {
         // Where it reads the chunk is kept in place of what it must not use.
         *writer = Writer {
@@ -214,7 +205,7 @@ fn plan(index: u8, next: &mut State, steps: &Steps<'_>) {
         }
         return;
     }
-    if usable != 0 || (parent && !looks_up) {
+    if usable != 0 || taken_over {
         go_on(writer, config.log);
         return;
     }
