@@ -13,6 +13,8 @@ pub enum At {
     #[default]
     Idle,
     Settling,
+    /// Lists digests: what they call finished is no longer as its files say.
+    SettlingDigests,
     Marking(u8),
     /// Only a mutant takes its number after marking.
     Numbering,
@@ -25,6 +27,9 @@ pub enum At {
     /// Waits until the packs are deleted.
     Retiring,
     Folding,
+    /// Waits once more: then everybody knows the digest.
+    RetireListing,
+    RetireWaiting,
     Tidying,
     Ended,
 }
@@ -35,8 +40,9 @@ pub struct Collector {
     pub view: View,
     /// Names in sweeps before its own.
     pub swept: Names,
-    /// Collections that it will retire.
+    /// Collections that it will retire, and those whose files it will delete.
     pub retires: Ids,
+    pub tidies: Ids,
     /// Sessions whose outcome it waits for.
     pub waits: Ids,
 }
@@ -48,6 +54,7 @@ impl Collector {
             self.at,
             At::Idle
                 | At::Settling
+                | At::SettlingDigests
                 | At::Marking(_)
                 | At::Numbering
                 | At::Condemning
@@ -95,6 +102,24 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
             }
         }
         At::Settling => settle(number, state, steps),
+        At::SettlingDigests => {
+            let mut next = *state;
+            let finished = match config.is(Mutant::FoldedDecisionObeyed) {
+                true => 0,
+                false => state.store.digests.finished,
+            };
+            let collector = &mut next.collectors[me];
+            if !config.is(Mutant::OthersNotRetired) {
+                collector.tidies = collector.retires;
+            }
+            collector.retires &= !finished;
+            collector.swept = swept_by(collector.retires, &state.store);
+            if config.is(Mutant::OthersNotRetired) {
+                collector.retires = 0;
+            }
+            collector.at = At::Marking(0);
+            steps.push(who, Did::Lists(Prefix::Digests), next);
+        }
         At::Marking(done) => {
             let mut next = *state;
             let mut done = done;
@@ -162,6 +187,7 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
                 next.collectors[me].view = View::default();
                 if done && swept_counts(number, next, config) && config.retiring {
                     next.collectors[me].retires |= bit(number);
+                    next.collectors[me].tidies |= bit(number);
                     next.collectors[me].at = At::Retiring;
                 } else {
                     next.collectors[me] = ended();
@@ -175,8 +201,8 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
             let swept = swept_by(collector.retires, &state.store);
             if swept & state.store.packs == 0 {
                 let mut next = *state;
-                let tidies = config.is(Mutant::RetiredTooSoon);
-                next.collectors[me].at = if tidies { At::Tidying } else { At::Folding };
+                let folds = !config.is(Mutant::RetiredWithoutDigest);
+                next.collectors[me].at = if folds { At::Folding } else { At::Tidying };
                 steps.push(who, Did::Does("finds that all it swept is deleted"), next);
             }
         }
@@ -184,14 +210,22 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
             let mut next = *state;
             next.store.digests.swept |= swept_by(collector.retires, &state.store);
             next.store.digests.finished |= collector.retires;
-            next.collectors[me].at = At::Tidying;
+            next.collectors[me].at = At::RetireListing;
             steps.push(who, Did::Does("puts a digest of what it swept"), next);
         }
+        At::RetireListing => {
+            let mut next = *state;
+            let waits = if config.is(Mutant::RetiredTooSoon) { 0 } else { state.store.undecided() };
+            next.collectors[me].waits = waits;
+            next.collectors[me].at = if waits == 0 { At::Tidying } else { At::RetireWaiting };
+            steps.push(who, Did::ListsSessions, next);
+        }
+        At::RetireWaiting => wait(number, state, steps, |next| next.collectors[me].at = At::Tidying),
         At::Tidying => {
             let mut next = *state;
-            next.store.forget_collections(collector.retires);
+            next.store.forget_collections(collector.tidies);
             next.collectors[me] = ended();
-            steps.push(who, Did::DeletesCollections(collector.retires), next);
+            steps.push(who, Did::DeletesCollections(collector.tidies), next);
         }
         At::Ended => {}
     }
@@ -227,9 +261,8 @@ fn settle(number: u8, state: &State, steps: &mut Steps<'_>) {
     let collector = &mut next.collectors[me];
     let mut view = View::default();
     view.list(Prefix::Collections, store);
-    collector.swept = view.swept;
-    collector.retires = if config.is(Mutant::OthersNotRetired) { 0 } else { view.sweeps };
-    collector.at = At::Marking(0);
+    collector.retires = view.sweeps;
+    collector.at = At::SettlingDigests;
     steps.push(Who::Collector(number), Did::Lists(Prefix::Collections), next);
 }
 
@@ -353,7 +386,7 @@ fn swept_counts(number: u8, next: &mut State, config: &Config) -> bool {
 
 fn retire_earlier_or_end(number: u8, next: &mut State, config: &Config) {
     let collector = &mut next.collectors[usize::from(number)];
-    if config.retiring && collector.retires != 0 {
+    if config.retiring && collector.tidies != 0 {
         collector.at = At::Retiring;
     } else {
         *collector = ended();

@@ -110,8 +110,7 @@ impl Config {
         (bit(self.session_of_merger(0)) - 1) & !without
     }
 
-    /// The next steps of a reading whose lists are made in any order, or all that are left; digests come last, but for
-    /// a mutant.
+    /// The next steps of a reading whose lists are made in any order, or all that are left.
     pub fn list_in_any_order(
         &self,
         role: u8,
@@ -125,23 +124,18 @@ impl Config {
             let pages = if paged { [self.page, !self.page] } else { [Ids::MAX, 0] };
             pages.into_iter().filter(|page| *page != 0).map(move |page| (prefix, page))
         };
-        let mut pages: Vec<_> = prefixes.iter().copied().flat_map(paged).collect();
-        let digests = pages.len();
-        pages.push((Prefix::Digests, Ids::MAX));
+        let pages: Vec<_> = prefixes.iter().copied().flat_map(paged).collect();
         let all = bit(pages.len() as u8) - 1;
         if self.coarse & role != 0 {
             let mut view = *view;
             pages.into_iter().for_each(|(prefix, page)| view.list_page(prefix, page, store));
             return vec![Listed { did: Did::ListsAll, view, done: all, finished: true }];
         }
-        let early = self.is(Mutant::DigestsListedFirst);
         let mut steps = Vec::new();
         for (index, (prefix, page)) in pages.into_iter().enumerate() {
-            let others = all & !bit(digests as u8);
-            let may = if index == digests { early || done & others == others } else { true };
             // Of two pages the first comes first.
             let second = index > 0 && page != Ids::MAX && page != self.page;
-            if done & bit(index as u8) != 0 || !may || (second && done & bit(index as u8 - 1) == 0) {
+            if done & bit(index as u8) != 0 || (second && done & bit(index as u8 - 1) == 0) {
                 continue;
             }
             let mut view = *view;

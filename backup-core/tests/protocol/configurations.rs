@@ -24,12 +24,19 @@ pub const PASSING: &[Config] = &[
     TWO_COLLECTORS,
     Config { name: "two collectors, folded", digests: 1, twice: false, ..TWO_COLLECTORS },
     Config { name: "two writers", writers: 2, ..BASIC },
-    Config { name: "two writers, two collectors", writers: 2, twice: false, ..TWO_COLLECTORS },
+    Config {
+        name: "two writers, two collectors",
+        writers: 2,
+        twice: false,
+        coarse: WRITER,
+        ..TWO_COLLECTORS
+    },
     Config { name: "retired", attempts: 2, ..RETIRED },
     Config { name: "retired, late", late: 1, coarse: EVERYBODY, ..RETIRED },
     Config { name: "retired, folded", digests: 1, coarse: EVERYBODY, ..RETIRED },
     Config { name: "merged twice", coarse: EVERYBODY, late_old_segment: true, ..MERGED_TWICE },
-    Config { name: "merged twice, torn writer, merger", coarse: EVERYBODY - WRITER - MERGER, ..MERGED_TWICE },
+    Config { name: "merged twice, torn writer", coarse: EVERYBODY - WRITER, ..MERGED_TWICE },
+    Config { name: "merged twice, torn mergers", coarse: EVERYBODY - MERGER, ..MERGED_TWICE },
     Config { name: "merged twice, torn collector", coarse: EVERYBODY - COLLECTOR, ..MERGED_TWICE },
     Config { name: "paged writer", coarse: EVERYBODY - WRITER, page: 0b0101, ..RETIRED },
     Config { name: "paged collector", coarse: EVERYBODY - COLLECTOR, page: 0b0101, ..RETIRED },
@@ -61,6 +68,23 @@ pub const PASSING: &[Config] = &[
         retiring: true,
         mergers: 1,
         coarse: EVERYBODY,
+        ..TWO_COLLECTORS
+    },
+    Config {
+        name: "two collectors, retired, folded, late",
+        retiring: true,
+        digests: 1,
+        late: 1,
+        twice: false,
+        coarse: EVERYBODY,
+        ..TWO_COLLECTORS
+    },
+    Config {
+        name: "two collectors, retired, folded, torn",
+        retiring: true,
+        digests: 1,
+        twice: false,
+        coarse: EVERYBODY - WRITER,
         ..TWO_COLLECTORS
     },
     Config { name: "merged twice, paged writer", coarse: EVERYBODY - WRITER, page: 0b0101, ..MERGED_TWICE },
@@ -95,8 +119,9 @@ pub const PASSING: &[Config] = &[
 ];
 
 pub const LONG: &[Config] = &[
-    Config { name: "two writers, two collectors, two places", writers: 2, ..TWO_COLLECTORS },
-    MERGED_TWICE,
+    Config { name: "two writers, two collectors, torn", writers: 2, twice: false, ..TWO_COLLECTORS },
+    Config { name: "two writers, two collectors, two places", writers: 2, coarse: WRITER, ..TWO_COLLECTORS },
+    Config { name: "merged twice, torn", coarse: COLLECTOR, ..MERGED_TWICE },
     Config { name: "merged twice, folded", digests: 1, coarse: EVERYBODY, ..MERGED_TWICE },
     Config { name: "merged twice, two collectors", collectors: 2, coarse: EVERYBODY, ..MERGED_TWICE },
     Config {
@@ -115,13 +140,14 @@ pub const MUTANTS: &[Config] = &[
     Config { mutant: Some(Mutant::FencedSegmentSupersedes), ..RETIRED },
     Config { mutant: Some(Mutant::NoDecision), ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::CondemnedReused), ..BASIC },
+    Config { mutant: Some(Mutant::UnchangedNotLookedUp), ..FOLDED },
     Config { mutant: Some(Mutant::ExpiredParent), ..RETIRED },
     Config { mutant: Some(Mutant::UndeleteWithoutFate), undeleter: true, ..BASIC },
     Config { mutant: Some(Mutant::RetiredTooSoon), ..RETIRED },
     Config { mutant: Some(Mutant::LogNameReused), retiring: true, ..LOG },
     Config { mutant: Some(Mutant::ListedBeforeOpen), ..BASIC },
     Config { mutant: Some(Mutant::SessionsListedFirst), ..BASIC },
-    Config { mutant: Some(Mutant::DigestsListedFirst), ..RETIRED },
+    Config { mutant: Some(Mutant::RetiredWithoutDigest), ..RETIRED },
     Config { mutant: Some(Mutant::SweptPackReused), ..RETIRED },
     Config {
         mutant: Some(Mutant::SweptPackAdopted),
@@ -143,11 +169,10 @@ pub const MUTANTS: &[Config] = &[
 
 /// What the design forbids, and is found to do no harm within these bounds.
 pub const HARMLESS: &[Config] = &[
-    Config { mutant: Some(Mutant::UnchangedNotLookedUp), twice: true, ..RETIRED },
-    Config { mutant: Some(Mutant::UnchangedNotLookedUp), late: 1, ..FOLDED },
-    Config { mutant: Some(Mutant::UnchangedNotLookedUp), ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::CachedSegmentsKept), late: 1, ..RETIRED },
     Config { mutant: Some(Mutant::IndexNotListed), ..RETIRED },
+    Config { mutant: Some(Mutant::DigestsListedFirst), ..RETIRED },
+    Config { mutant: Some(Mutant::DigestsListedFirst), late: 1, ..FOLDED },
     Config { mutant: Some(Mutant::OutcomesListedFirst), ..RETIRED },
     Config {
         mutant: Some(Mutant::CachedSegmentsKept),

@@ -69,7 +69,8 @@ pub fn steps(state: &State, steps: &mut Steps<'_>) {
         next.store.fences = 0;
         steps.push(Who::Anybody, Did::Does("deletes fences"), next);
     }
-    let gone = store.digests.finished;
+    // Those that swept are deleted by whoever has waited.
+    let gone = store.digests.finished & !store.sweeps;
     let collections = (store.numbers | store.condemned | store.abandoned | store.sweeps) & gone;
     if collections != 0 {
         let mut next = *state;

@@ -24,8 +24,8 @@ pub struct Merger {
     pub view: View,
 }
 
-/// In any order, or at once; then digests.
-const LISTS: [Prefix; 3] = [Prefix::Collections, Prefix::Segments, Prefix::Outcomes];
+/// In any order, or at once.
+const LISTS: [Prefix; 4] = [Prefix::Collections, Prefix::Segments, Prefix::Outcomes, Prefix::Digests];
 
 pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
     let config = steps.config;

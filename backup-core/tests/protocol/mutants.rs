@@ -14,11 +14,13 @@ pub enum Mutant {
     FencedSegmentSupersedes,
     /// A collector sweeps without having created a decision.
     NoDecision,
+    /// Unchanged content of a parent that has not expired is taken over without a look.
+    UnchangedNotLookedUp,
     /// Unchanged content of an expired parent is taken over without a look.
     ExpiredParent,
     /// A snapshot is undeleted by a look at its fates, not by creating one.
     UndeleteWithoutFate,
-    /// A collection's files are deleted although no digest names what it swept.
+    /// A collection puts a digest, and deletes its files without waiting for the sessions that there are.
     RetiredTooSoon,
     /// A log segment is archived under a name that was swept.
     LogNameReused,
@@ -30,7 +32,9 @@ pub enum Mutant {
     ListedBeforeOpen,
     /// A collector lists sessions, then creates `condemned`.
     SessionsListedFirst,
-    /// Digests are listed before collections.
+    /// A collection's files are deleted although no digest names what it swept.
+    RetiredWithoutDigest,
+    /// Digests are listed before what they are about.
     DigestsListedFirst,
     /// A writer reuses a pack that was swept, once that collection has retired.
     SweptPackReused,
@@ -64,6 +68,4 @@ pub enum Mutant {
     EarlierNotSettled,
     /// A collection retires only what it swept itself, not what others swept and left.
     OthersNotRetired,
-    /// Unchanged content of a parent that has not expired is taken over without a look.
-    UnchangedNotLookedUp,
 }

@@ -34,8 +34,9 @@ pub struct Writer {
     pub pack: u8,
 }
 
-/// In any order, or at once; then digests.
-const LISTS: [Prefix; 4] = [Prefix::Collections, Prefix::Segments, Prefix::Outcomes, Prefix::Fates];
+/// In any order, or at once.
+const LISTS: [Prefix; 5] =
+    [Prefix::Collections, Prefix::Segments, Prefix::Outcomes, Prefix::Fates, Prefix::Digests];
 
 pub fn steps(index: u8, state: &State, steps: &mut Steps<'_>) {
     let config = steps.config;
