@@ -2,6 +2,7 @@
 
 pub mod chunks;
 pub mod codec;
+pub mod control;
 pub mod directory;
 pub mod document;
 pub mod entries;

@@ -80,5 +80,22 @@ pub const LISTED_OBJECTS_MAX: usize = 1 << 20;
 /// Objects that one page of a listing may hold.
 pub const LIST_PAGE_OBJECTS_MAX: usize = 1000;
 
+/// Seconds between two signs of life of a session.
+pub const SESSION_BEAT_SECONDS: i64 = 120;
+/// Seconds without a sign of life, by the store's clock, after which a session may be shut out.
+pub const SESSION_STOPPED_SECONDS: i64 = 1800;
+/// Sessions that one backup may take, each begun because the one before was shut out.
+pub const BACKUP_SESSIONS_MAX: usize = 4;
+/// Names in one part of what a collection condemns.
+pub const CONDEMNED_PART_NAMES: usize = 50_000;
+/// Names that one collection condemns at most; what is left is for the next one.
+pub const CONDEMNED_NAMES_MAX: usize = 1 << 20;
+/// Names that a collection can rescue; one that would have to rescue more is abandoned.
+pub const RESCUED_NAMES_MAX: usize = 50_000;
+/// Names in one digest.
+pub const DIGEST_NAMES: usize = 200_000;
+/// Digests after which they are merged.
+pub const DIGESTS_MAX: usize = 16;
+
 /// 2^20 bytes.
 pub const MIB: usize = 1024 * 1024;

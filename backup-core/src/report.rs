@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
-use crate::{Skipped, SnapshotId};
+use crate::{Skipped, SnapshotId, Timestamp};
 
 /// Whether a snapshot holds everything that its source had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -201,6 +201,116 @@ pub struct RepairedSnapshot {
     pub original: SnapshotId,
     /// The new one; none if nothing was to be stored.
     pub repaired: Option<SnapshotId>,
+}
+
+/// What came of a collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CollectionOutcome {
+    /// There was nothing to condemn, or nothing was to be done.
+    #[default]
+    Nothing,
+    /// What was condemned and not rescued may be deleted, and was, as far as the report says so.
+    Swept,
+    /// Sessions that were open before have not ended; the next call goes on.
+    Waiting,
+    /// Nothing may be deleted: something that is needed cannot be read, or everything was rescued.
+    Abandoned,
+}
+
+/// What a collection did, or would do.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct CollectReport {
+    /// Its number; none of a dry run.
+    pub collection: Option<u64>,
+    /// What came of it.
+    pub outcome: CollectionOutcome,
+    /// Forgotten snapshots whose time to be undeleted is over; they are gone.
+    pub expired: Vec<SnapshotId>,
+    /// Snapshots that are kept.
+    pub snapshots: u64,
+    /// Packs that are needed, wholly or in part.
+    pub packs_kept: u64,
+    /// Their bytes.
+    pub bytes_kept: u64,
+    /// About so many of these bytes are not needed, and stay because others in the same packs are.
+    pub bytes_unused: u64,
+    /// Packs that nothing needs.
+    pub packs_unneeded: u64,
+    /// Their bytes.
+    pub bytes_unneeded: u64,
+    /// Packs that were condemned, and turned out to be used by somebody who did not know.
+    pub packs_rescued: u64,
+    /// There is more that nothing needs than one collection takes.
+    pub more_unneeded: bool,
+    /// Objects that were deleted, by this call and whichever collection they are of.
+    pub objects_deleted: u64,
+    /// Bytes of the packs among them.
+    pub bytes_freed: u64,
+    /// Packs that may be deleted when those who may be reading them have had their time.
+    pub packs_waiting: u64,
+    /// Sessions that have to end first.
+    pub sessions_waiting: Vec<SnapshotId>,
+    /// What cannot be read and is needed. As long as there is any nothing is condemned.
+    pub damaged_objects: Vec<DamagedObject>,
+    /// How long it took.
+    pub duration_seconds: f64,
+}
+
+impl CollectReport {
+    /// Counts a pack of `len` bytes as kept, of whose `all` bytes of content `live` are needed.
+    pub(crate) fn note_kept(&mut self, len: u64, live: u64, all: u64) {
+        self.packs_kept = self.packs_kept.saturating_add(1);
+        self.bytes_kept = self.bytes_kept.saturating_add(len);
+        let unused = u128::from(len).saturating_mul(u128::from(all.saturating_sub(live)));
+        let unused = unused.checked_div(u128::from(all)).unwrap_or(0);
+        self.bytes_unused = self.bytes_unused.saturating_add(u64::try_from(unused).unwrap_or(u64::MAX));
+    }
+
+    /// Counts a pack as unneeded.
+    pub(crate) fn note_unneeded(&mut self, len: u64) {
+        self.packs_unneeded = self.packs_unneeded.saturating_add(1);
+        self.bytes_unneeded = self.bytes_unneeded.saturating_add(len);
+    }
+}
+
+/// What a merge of index segments did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CompactReport {
+    /// Segments that there were.
+    pub segments_before: u64,
+    /// Segments that were written.
+    pub segments_written: u64,
+    /// Segments that were deleted: those replaced, now or before, and those of sessions that were shut out.
+    pub segments_deleted: u64,
+}
+
+/// A snapshot that is forgotten and can be undeleted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ForgottenSnapshot {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// When it was forgotten, by the clock of whoever did it.
+    pub forgotten: Timestamp,
+    /// When the store had that, by its clock, where known.
+    pub stored: Option<Timestamp>,
+    /// For so many seconds after that it can be undeleted for certain.
+    pub undelete_seconds: u64,
+    /// Why it was forgotten.
+    pub reason: String,
+}
+
+/// A snapshot that must not be forgotten.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeldSnapshot {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The hold.
+    pub hold: SnapshotId,
+    /// Until when, by the store's clock; for ever if that is not said.
+    pub until: Option<Timestamp>,
+    /// Why.
+    pub reason: String,
 }
 
 /// Sizes and ratios.

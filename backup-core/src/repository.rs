@@ -16,10 +16,14 @@ use crate::transform::{ObjectType, TransformSet};
 use crate::{Error, ErrorKind, JobContext, PutOutcome, Result, Sink, SinkExt, SnapshotId};
 
 mod backup;
+mod collect;
+mod compact;
 mod content;
+mod control;
 mod diff;
 mod entries;
 mod file;
+mod forget;
 mod frames;
 mod guard;
 mod index;
@@ -35,6 +39,7 @@ mod restore;
 mod same;
 mod scratch;
 mod segment;
+mod session;
 mod sets;
 mod snapshot;
 mod source;
@@ -46,9 +51,11 @@ mod verify;
 mod views;
 
 pub use backup::{BackupOptions, ParentChoice};
+pub use collect::CollectOptions;
 pub use diff::{Change, ChangeKind, DiffStream};
 pub use entries::EntryStream;
 pub use file::StoredFile;
+pub use forget::ForgetOptions;
 pub use pieces::{Piece, PieceReader};
 pub use restore::{RestoreOptions, Selection};
 pub use snapshot::Snapshot;
@@ -56,6 +63,7 @@ pub use source::SnapshotSource;
 pub use tree_view::{Children, SnapshotTree, TreeEntry};
 pub use verify::{VerifyLevel, VerifyOptions, verify_keyless};
 
+use control::DigestCache;
 use frames::FrameCache;
 use index::Index;
 use store::Store;
@@ -106,6 +114,7 @@ struct Inner {
     snapshots: Mutex<HashMap<SnapshotId, Arc<SnapshotDocument>>>,
     /// Sessions known to be shut out: their outcome is a fence, which never changes either.
     fenced: Mutex<HashSet<SnapshotId>>,
+    digests: DigestCache,
 }
 
 /// Snapshot documents held in memory; beyond that they are read again.
@@ -185,6 +194,7 @@ impl Repository {
             cache: Arc::default(),
             snapshots: Mutex::default(),
             fenced: Mutex::default(),
+            digests: DigestCache::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -225,6 +235,10 @@ impl Repository {
 
     pub(crate) fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    pub(crate) fn digest_cache(&self) -> &DigestCache {
+        &self.inner.digests
     }
 
     pub(crate) fn chunker(&self) -> Result<Chunker> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use backup_core::chunker::ChunkerParameters;
 use backup_core::format::chunks::StoredContent;
+use backup_core::format::control;
 use backup_core::format::directory::ChunkRecord;
 use backup_core::format::document;
 use backup_core::format::entries::{EntryPageWriter, StoredEntry};
@@ -170,6 +171,15 @@ fn documents_have_the_members_that_are_listed() {
     same_members::<document::FenceDocument>("fence");
     same_members::<document::SnapshotSet>("set");
     same_members::<document::SessionDocument>("session");
+    same_members::<control::BeatDocument>("beat");
+    same_members::<control::CollectionDocument>("collection");
+    same_members::<control::CondemnedPart>("condemned-part");
+    same_members::<control::CondemnedDocument>("condemned");
+    same_members::<control::DecisionDocument>("decision");
+    same_members::<control::DigestDocument>("digest");
+    same_members::<control::TombstoneDocument>("tombstone");
+    same_members::<control::FateDocument>("fate");
+    same_members::<control::HoldDocument>("hold");
     same_members::<LogHead>("log-head");
 }
 

@@ -49,8 +49,9 @@ pub struct SnapshotDocument {
     pub repository: RepositoryId,
 }
 
-/// A session's outcome that is no snapshot: the object `snapshots/<session>`, created by somebody else because the session
-/// had stopped. Whoever creates the object first decides; its session then begins anew.
+/// A session's outcome that shuts it out: the object `snapshots/<session>`, or `control/sessions/<session>/decision` of one
+/// that makes no snapshot, created by somebody else because the session had stopped. Whoever creates the object first
+/// decides; its session then begins anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FenceDocument {
     /// Always true; what tells a fence from a snapshot.
@@ -115,8 +116,12 @@ pub struct SessionDocument {
     pub opened: Timestamp,
     /// The writer's host.
     pub host: String,
-    /// What it does: `backup`, `repair`.
+    /// What it does: `backup`, `repair`, `merge`, `repack`.
     pub purpose: String,
+    /// Whether its outcome is a snapshot, at `snapshots/<session>`; otherwise it is decided at
+    /// `control/sessions/<session>/decision`.
+    #[serde(default)]
+    pub makes_snapshot: bool,
 }
 
 /// Seals a document.
@@ -180,6 +185,19 @@ pub fn open_outcome(protection: &dyn Protection, object: &[u8]) -> Result<Sessio
     } else {
         SessionOutcome::Snapshot(Box::new(parse(&json)?))
     })
+}
+
+/// Opens the decision of a session that makes no snapshot, of which `object` is the whole object. Returns its session, and
+/// whether it committed; otherwise it was shut out.
+pub fn open_decision(protection: &dyn Protection, object: &[u8]) -> Result<(SnapshotId, bool)> {
+    #[derive(Deserialize)]
+    struct Decided {
+        session: SnapshotId,
+        #[serde(default)]
+        fence: bool,
+    }
+    let Decided { session, fence } = open(protection, ObjectType::Session, object)?;
+    Ok((session, !fence))
 }
 
 fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T> {

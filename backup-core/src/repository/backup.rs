@@ -5,20 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
-use super::known::KnownChunks;
 use super::store::PutCounters;
 use super::{Repository, guard};
-use crate::format::document::{SessionDocument, SnapshotDocument};
+use crate::format::document::SnapshotDocument;
 use crate::limits;
 use crate::observer::Event;
-use crate::report::{BackupReport, Outcome};
+use crate::report::BackupReport;
 use crate::source::{Source, SourceInfo};
-use crate::transform::{ObjectType, Transform, Zstd};
+use crate::transform::{ObjectType, Transform};
 use crate::{Error, Finished, JobContext, Result, SnapshotId, SnapshotInfo, Timestamp};
 
 mod assemble;
@@ -27,6 +25,7 @@ mod feed;
 mod links;
 mod names;
 mod packer;
+mod run;
 mod shared;
 mod sort;
 mod stream;
@@ -37,8 +36,10 @@ mod worker;
 use assemble::{Assembler, Trees, Window};
 use feed::{Feeder, Parent};
 use packer::{FrameTarget, Packer, SharedPages};
+use run::{Made, Run};
 use shared::Shared;
 use threads::Threads;
+use upload::Uploaded;
 use worker::Worker;
 
 /// Plaintext after which a frame of pages is closed: small, so that reading one page reads little else.
@@ -135,134 +136,21 @@ impl Repository {
         options: &BackupOptions,
         job: &JobContext,
     ) -> Result<BackupReport> {
-        let session = SnapshotId::random(&**job.random())?;
-        let (put, committing) = (Arc::new(PutCounters::default()), AtomicBool::new(false));
-        let done = self.backup_session(session, source, info, options, job, &put, &committing).await;
-        // Of a session that stored nothing else there is nothing to reuse, and as it never tried to commit nobody need
-        // wait for it. A run that fails each time, as on a full disk, must not take a little more room each time.
-        if done.is_err() && !options.dry_run && put.objects() <= 1 && !committing.load(Ordering::Relaxed) {
-            let key = super::keys::session(session)?;
-            if let Err(error) = self.store().sink.delete(&key).await {
-                tracing::debug!(%error, %key, "the session of a run that failed stays registered");
-            }
-        }
-        done
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the run, and what is left to say of it if it fails")]
-    async fn backup_session(
-        &self,
-        session: SnapshotId,
-        source: &dyn Source,
-        info: SourceInfo,
-        options: &BackupOptions,
-        job: &JobContext,
-        put: &Arc<PutCounters>,
-        committing: &AtomicBool,
-    ) -> Result<BackupReport> {
         let started = Instant::now();
-        // Before the session is registered: collectors need not wait for one that waits for memory.
-        let lease = job.resources().lease(job).await?;
-        let time = job.now();
         job.emit(&Event::Phase { name: "open" });
-        let transforms = match &options.transforms {
-            Some(chosen) => chosen.clone(),
-            None => vec![Arc::new(Zstd::default()) as Arc<dyn Transform>],
-        };
-        for transform in &transforms {
+        for transform in options.transforms.iter().flatten() {
             // What cannot be read back is not written.
             self.store().transforms.get(transform.name())?;
         }
-
-        // The session must be registered before anything is listed: see the protocol for many writers.
-        if !options.dry_run {
-            let document = SessionDocument {
-                session,
-                opened: time,
-                host: options.host.clone(),
-                purpose: "backup".into(),
-            };
-            let key = super::keys::session(session)?;
-            self.store().put_document(&key, ObjectType::Session, &document, put, job).await?;
-        }
-        let (view, snapshots) = self.view_for_writing(job).await?;
-        let parent = self.choose_parent(snapshots, &info, options, job).await?;
-        let parent_id = parent.as_ref().map(|parent| parent.info.id);
-        let walked =
-            parent.as_ref().and_then(|parent| Some(Parent { reader: view.clone(), root: parent.tree? }));
-
-        let known = KnownChunks::new(view.index.clone(), job.resources());
-        let chunker = self.chunker()?;
-        let store = self.store().clone();
-        let mut shared = Shared::new(store, known, chunker, transforms, job.clone(), lease, options);
-        shared.put = put.clone();
-        shared.xattrs_with_content = info.xattrs_with_content;
-        let shared = Arc::new(shared);
-        job.emit(&Event::Phase { name: "read" });
-        let mut run = source.begin(job).await?;
-        let (finished, trees, segment) = run_pipeline(&shared, session, &mut *run, &info, walked).await?;
-        drop(run);
-
-        job.emit(&Event::Phase { name: "commit" });
-        let skipped = shared.take_skipped();
-        let outcome = if skipped.is_empty() { Outcome::Complete } else { Outcome::Partial };
-        let counters = &shared.counters;
-        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        if !options.dry_run {
-            upload::finish_index(&shared, session, segment, &view.index).await?;
-            let named = skipped.named();
-            let mut owners = finished.owners;
-            if let Some(parent) = parent.filter(|_| info.xattrs_with_content && load(&counters.unchanged) > 0)
-            {
-                // Access lists that were not read again name whom the parent knows.
-                owners.add_missing(&parent.owners);
-            }
-            let document = SnapshotDocument {
-                info: SnapshotInfo {
-                    id: session,
-                    time: options.time.unwrap_or(time),
-                    stored: None,
-                    source: info.kind,
-                    identity: info.identity,
-                    host: options.host.clone(),
-                    label: options.label.clone(),
-                    tenant: options.tenant.clone(),
-                    description: options.description.clone(),
-                    tags: options.tags.clone(),
-                    position: finished.position.into_iter().collect(),
-                    parent: parent_id,
-                    outcome,
-                    entries: load(&counters.entries),
-                    bytes_logical: load(&counters.bytes_logical),
-                    bytes_added: load(&counters.bytes_added),
-                    skipped: named.to_vec(),
-                    skipped_count: skipped.count(),
-                },
-                tree: trees.tree,
-                trailing: trees.trailing,
-                owners: owners.within_limits(),
-                repository: self.id(),
-            };
-            // The commit: until this create nothing of the run is visible.
-            let key = super::keys::snapshot(session)?;
-            committing.store(true, Ordering::Relaxed);
-            self.store().put_document(&key, ObjectType::Snapshot, &document, &shared.put, job).await?;
-        }
-        shared.emit_progress();
-        Ok(BackupReport {
-            snapshot: (!options.dry_run).then_some(session),
-            outcome,
-            parent: parent_id,
-            entries: load(&counters.entries),
-            entries_unchanged: load(&counters.unchanged),
-            bytes_logical: load(&counters.bytes_logical),
-            bytes_read: load(&counters.bytes_read),
-            bytes_added: load(&counters.bytes_added),
-            bytes_stored: shared.put.bytes(),
-            objects_stored: shared.put.objects(),
-            duration_seconds: started.elapsed().as_secs_f64(),
-            skipped,
-        })
+        let put = Arc::new(PutCounters::default());
+        let run = Run { repository: self, source, info, options, job, put: put.clone() };
+        let made = if options.dry_run { run.make_dry().await? } else { run.make_and_commit().await? };
+        let Made { document, mut report, .. } = made;
+        report.snapshot = (!options.dry_run).then_some(document.info.id);
+        report.bytes_stored = put.bytes();
+        report.objects_stored = put.objects();
+        report.duration_seconds = started.elapsed().as_secs_f64();
+        Ok(report)
     }
 
     async fn choose_parent(
@@ -299,7 +187,7 @@ async fn run_pipeline(
     run: &mut dyn crate::SourceRun,
     info: &SourceInfo,
     parent: Option<Parent>,
-) -> Result<(Finished, Trees, super::segment::SegmentBuilder)> {
+) -> Result<(Finished, Trees, Uploaded)> {
     let workers = shared.lease.workers();
     let (work_send, work) = async_channel::bounded(workers.saturating_mul(2));
     let (done_send, done) = async_channel::bounded(workers.saturating_mul(4));
@@ -340,12 +228,12 @@ async fn run_pipeline(
             shared.emit_progress();
         }
     };
-    let (finished, segment) = tokio::select! {
+    let (finished, uploaded) = tokio::select! {
         both = both => both.map_err(|error| shared.cause_of(error))?,
         () = ticking => return Err(Error::internal("the ticker ended")),
     };
     let trees = trees.await.unwrap_or_else(|_| Err(Error::cancelled()));
     let trees = trees.map_err(|error| shared.cause_of(error))?;
     threads.finish().await.map_err(|error| shared.cause_of(error))?;
-    Ok((finished, trees, segment))
+    Ok((finished, trees, uploaded))
 }

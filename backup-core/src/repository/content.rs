@@ -14,12 +14,14 @@ pub(crate) struct ChunkStream {
     /// Pages to visit, the next one last, with the levels and the bytes of content below each.
     stack: Vec<(PageRef, u8, u64)>,
     ready: VecDeque<ChunkRef>,
+    /// Pages that were read, for who asked for them.
+    visited: Option<Vec<PageRef>>,
 }
 
 impl ChunkStream {
     /// The chunks of `content` from the first on. Inline content has none.
     pub(crate) fn new(reader: Reader, content: &StoredContent) -> Result<Self> {
-        let mut stream = Self { reader, stack: Vec::new(), ready: VecDeque::new() };
+        let mut stream = Self { reader, stack: Vec::new(), ready: VecDeque::new(), visited: None };
         match content {
             StoredContent::None | StoredContent::Inline(_) => {}
             StoredContent::Chunks(chunks) => stream.ready.extend(chunks),
@@ -31,6 +33,17 @@ impl ChunkStream {
             }
         }
         Ok(stream)
+    }
+
+    /// The same, remembering which pages it reads until they are [taken](Self::take_visited).
+    pub(crate) fn remembering_pages(mut self) -> Self {
+        self.visited = Some(Vec::new());
+        self
+    }
+
+    /// The pages read since the last call.
+    pub(crate) fn take_visited(&mut self) -> Vec<PageRef> {
+        self.visited.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The next chunk; none at the end.
@@ -75,6 +88,9 @@ impl ChunkStream {
     // it may be empty: so walking a forged list ends.
     async fn load(&mut self, job: &JobContext) -> Result<bool> {
         let Some((page, levels, expected)) = self.stack.pop() else { return Ok(false) };
+        if let Some(visited) = &mut self.visited {
+            visited.push(page);
+        }
         let decoded = match self.reader.page(&page, job).await {
             Ok(bytes) => self.expand(&bytes, levels, expected),
             Err(error) => Err(error),

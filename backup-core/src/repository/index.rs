@@ -28,6 +28,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::format::control::SweptName;
 use crate::format::segment::IndexRow;
 use crate::{Error, ErrorKind, ObjectKey, ObjectMeta, Result, ShortId};
 
@@ -47,6 +48,7 @@ mod spilled;
 mod tests;
 
 pub(crate) use bits::Bits;
+pub(crate) use load::{Segment, Which};
 pub(crate) use pack::Pack;
 pub(crate) use scan::{read_directory, rows_of};
 pub(crate) use spilled::SpilledRows;
@@ -57,7 +59,7 @@ use resident::ResidentRows;
 use sorter::RowReader;
 
 /// Places of one chunk that are looked at; more serve nobody, whatever segments claim.
-const PLACES_MAX: usize = 256;
+pub(crate) const PLACES_MAX: usize = 256;
 
 /// A multimap from chunks to places.
 ///
@@ -96,29 +98,47 @@ impl Index {
         }
     }
 
-    /// Whether a chunk of this length has a place; notes that the pack is used.
-    pub(crate) fn contains(&self, id: ShortId, len: u32) -> Result<bool> {
+    /// Whether a chunk of this length has a place in a pack that is not barred; notes that the pack is used.
+    pub(crate) fn contains(&self, id: ShortId, len: u32, barred: &Bits) -> Result<bool> {
         let rows = self.find(id, len)?;
+        let usable = rows.iter().map(|row| row.pack).filter(|pack| !barred.contains(*pack));
         // A committed place needs nothing further.
-        let best = rows.iter().map(|row| row.pack).max_by_key(|pack| self.states.committed.contains(*pack));
+        let best = usable.max_by_key(|pack| self.states.committed.contains(*pack));
         let Some(pack) = best else { return Ok(false) };
-        if !self.states.committed.contains(pack) {
-            self.states.set_used(pack);
-        }
+        self.states.set_used(pack);
         Ok(true)
     }
 
+    /// Notes that a pack is used.
+    pub(crate) fn set_used(&self, pack: u32) {
+        self.states.set_used(pack);
+    }
+
+    /// The packs that were used, by name.
+    pub(crate) fn used(&self) -> Result<Vec<[u8; 32]>> {
+        let used = (0..self.pack_count()).filter(|number| self.states.is_used(*number));
+        used.map(|number| self.packs.digest(number)).collect()
+    }
+
     /// The packs that must be named again by whoever used this index: used ones that no committed session has named,
-    /// and those that no segment names at all.
-    pub(crate) fn adopted(&self) -> Bits {
+    /// and those that no segment names at all, unless they are barred.
+    pub(crate) fn adopted(&self, barred: &Bits) -> Bits {
         let mut adopted = Bits::default();
         for number in 0..self.pack_count() {
-            let named = self.states.committed.contains(number);
+            let named = self.states.committed.contains(number) || barred.contains(number);
             if !named && (self.states.orphan.contains(number) || self.states.is_used(number)) {
                 adopted.insert(number);
             }
         }
         adopted
+    }
+
+    /// Where the rows of a chunk begin among all rows, counted from 0; none if it has no place.
+    pub(crate) fn position(&self, id: ShortId) -> Result<Option<u64>> {
+        match &self.rows {
+            Rows::Resident(rows) => Ok(rows.position(id)),
+            Rows::Spilled(rows) => rows.position(id),
+        }
     }
 
     /// All rows, sorted by chunk. Takes long where there are many: not for async code.
@@ -142,6 +162,16 @@ impl Index {
     /// The number of a pack by its name.
     pub(crate) fn number_of(&self, digest: &[u8; 32]) -> Result<Option<u32>> {
         self.packs.number_of(digest)
+    }
+
+    /// The numbers of the packs of this name: one, unless names are forged.
+    pub(crate) fn numbers_of(&self, name: SweptName) -> Result<Vec<u32>> {
+        self.packs.numbers_of(name)
+    }
+
+    /// Whether a committed session has named a pack.
+    pub(crate) fn is_committed(&self, pack: u32) -> bool {
+        self.states.committed.contains(pack)
     }
 
     /// Whether a pack holds content, not pages.

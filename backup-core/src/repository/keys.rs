@@ -21,10 +21,16 @@ pub(crate) const SETS: &str = "sets/";
 pub(crate) const LOGS: &str = "logs/";
 /// All that is not under object lock: sessions, collections and what belongs to them.
 pub(crate) const CONTROL: &str = "control/";
-/// Steps of collections, which this version does not know.
-pub(crate) const COLLECTIONS: &str = "control/collections/";
 /// Registered activity.
 pub(crate) const SESSIONS: &str = "control/sessions/";
+/// Collections.
+pub(crate) const COLLECTIONS: &str = "control/collections/";
+/// What is final.
+pub(crate) const DIGESTS: &str = "control/digests/";
+/// Tombstones and fates.
+pub(crate) const FORGOTTEN: &str = "control/forgotten/";
+/// Holds.
+pub(crate) const HOLDS: &str = "control/holds/";
 
 /// `config`.
 pub(crate) fn config() -> Result<ObjectKey> {
@@ -57,19 +63,74 @@ pub(crate) fn set(id: SnapshotId) -> Result<ObjectKey> {
     ObjectKey::new(format!("{SETS}{id}"))
 }
 
-/// `control/sessions/<id>/open`.
-pub(crate) fn session(id: SnapshotId) -> Result<ObjectKey> {
-    ObjectKey::new(format!("{SESSIONS}{id}/open"))
+/// An object under `control/`, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum ControlKey {
+    /// `control/sessions/<id>/open`.
+    SessionOpen(SnapshotId),
+    /// `control/sessions/<id>/beat/<n>`.
+    SessionBeat(SnapshotId, u64),
+    /// `control/sessions/<id>/decision`.
+    SessionDecision(SnapshotId),
+    /// `control/collections/<n>/open`.
+    CollectionOpen(u64),
+    /// `control/collections/<n>/parts/<i>`.
+    CollectionPart(u64, u32),
+    /// `control/collections/<n>/condemned`.
+    CollectionCondemned(u64),
+    /// `control/collections/<n>/decision`.
+    CollectionDecision(u64),
+    /// `control/digests/<id>`.
+    Digest(SnapshotId),
+    /// `control/forgotten/<snapshot>/<n>/open`.
+    Tombstone(SnapshotId, u32),
+    /// `control/forgotten/<snapshot>/<n>/fate`.
+    Fate(SnapshotId, u32),
+    /// `control/holds/<snapshot>/<id>`.
+    Hold(SnapshotId, SnapshotId),
 }
 
-/// `control/sessions/<id>/decision`: the outcome of a session that makes no snapshot.
-pub(crate) fn decision(id: SnapshotId) -> Result<ObjectKey> {
-    ObjectKey::new(format!("{SESSIONS}{id}/decision"))
-}
+impl ControlKey {
+    /// What an object of this key is; none if it is nothing that the format knows.
+    pub(crate) fn parse(key: &ObjectKey) -> Option<Self> {
+        let parts: Vec<&str> = key.as_str().strip_prefix(CONTROL)?.split('/').collect();
+        let id = |text: &str| text.parse::<SnapshotId>().ok();
+        let parsed = match parts[..] {
+            ["sessions", session, "open"] => Self::SessionOpen(id(session)?),
+            ["sessions", session, "beat", number] => Self::SessionBeat(id(session)?, number.parse().ok()?),
+            ["sessions", session, "decision"] => Self::SessionDecision(id(session)?),
+            ["collections", number, "open"] => Self::CollectionOpen(number.parse().ok()?),
+            ["collections", number, "parts", part] => {
+                Self::CollectionPart(number.parse().ok()?, part.parse().ok()?)
+            }
+            ["collections", number, "condemned"] => Self::CollectionCondemned(number.parse().ok()?),
+            ["collections", number, "decision"] => Self::CollectionDecision(number.parse().ok()?),
+            ["digests", digest] => Self::Digest(id(digest)?),
+            ["forgotten", snapshot, number, "open"] => Self::Tombstone(id(snapshot)?, number.parse().ok()?),
+            ["forgotten", snapshot, number, "fate"] => Self::Fate(id(snapshot)?, number.parse().ok()?),
+            ["holds", snapshot, hold] => Self::Hold(id(snapshot)?, id(hold)?),
+            _ => return None,
+        };
+        // One object has one name: leading zeros and capitals are others' objects.
+        (parsed.key().ok()? == *key).then_some(parsed)
+    }
 
-/// The session that an object under `control/sessions/` of this name belongs to.
-pub(crate) fn session_of(key: &ObjectKey, name: &str) -> Option<SnapshotId> {
-    key.as_str().strip_prefix(SESSIONS)?.strip_suffix(name)?.parse().ok()
+    /// The key.
+    pub(crate) fn key(self) -> Result<ObjectKey> {
+        ObjectKey::new(match self {
+            Self::SessionOpen(session) => format!("{SESSIONS}{session}/open"),
+            Self::SessionBeat(session, number) => format!("{SESSIONS}{session}/beat/{number}"),
+            Self::SessionDecision(session) => format!("{SESSIONS}{session}/decision"),
+            Self::CollectionOpen(number) => format!("{COLLECTIONS}{number}/open"),
+            Self::CollectionPart(number, part) => format!("{COLLECTIONS}{number}/parts/{part}"),
+            Self::CollectionCondemned(number) => format!("{COLLECTIONS}{number}/condemned"),
+            Self::CollectionDecision(number) => format!("{COLLECTIONS}{number}/decision"),
+            Self::Digest(id) => format!("{DIGESTS}{id}"),
+            Self::Tombstone(snapshot, number) => format!("{FORGOTTEN}{snapshot}/{number}/open"),
+            Self::Fate(snapshot, number) => format!("{FORGOTTEN}{snapshot}/{number}/fate"),
+            Self::Hold(snapshot, hold) => format!("{HOLDS}{snapshot}/{hold}"),
+        })
+    }
 }
 
 /// The digest that a key ends in.
@@ -86,4 +147,44 @@ pub(crate) fn id_of(key: &ObjectKey) -> Result<SnapshotId> {
     key.name().parse().map_err(|_| {
         Error::corruption("is not named by an identity and does not belong here").with_object(key)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_keys_are_read_as_they_are_written_and_nothing_else_is() {
+        let id = SnapshotId::from_bytes([0xab; 16]);
+        let all = [
+            ControlKey::SessionOpen(id),
+            ControlKey::SessionBeat(id, 12),
+            ControlKey::SessionDecision(id),
+            ControlKey::CollectionOpen(0),
+            ControlKey::CollectionPart(7, 3),
+            ControlKey::CollectionCondemned(u64::MAX),
+            ControlKey::CollectionDecision(7),
+            ControlKey::Digest(id),
+            ControlKey::Tombstone(id, 0),
+            ControlKey::Fate(id, u32::MAX),
+            ControlKey::Hold(id, id),
+        ];
+        for key in all {
+            assert_eq!(ControlKey::parse(&key.key().unwrap()), Some(key));
+        }
+        let hex = id.to_string();
+        for other in [
+            "control/collections/07/open".to_owned(),
+            "control/collections/+7/open".to_owned(),
+            "control/collections/7".to_owned(),
+            "control/collections/18446744073709551616/open".to_owned(),
+            format!("control/digests/{}", hex.to_uppercase()),
+            format!("control/sessions/{hex}/open/more"),
+            "snapshots/7".to_owned(),
+        ] {
+            // A sign is no character of keys.
+            let Ok(key) = ObjectKey::new(&other) else { continue };
+            assert_eq!(ControlKey::parse(&key), None, "{other}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
-use super::index::{Index, SpilledRows};
+use super::index::{Bits, Index, SpilledRows};
 use super::merge::Merge;
 use crate::format::segment::IndexRow;
 use crate::resources::Resources;
@@ -26,6 +26,8 @@ const CHUNK_BYTES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct KnownChunks {
     index: Arc<Index>,
+    /// Packs that count as absent.
+    barred: Arc<Bits>,
     scratch: Arc<Path>,
     fresh: Vec<Mutex<Shard>>,
     fresh_count: AtomicUsize,
@@ -45,9 +47,10 @@ struct Run {
 }
 
 impl KnownChunks {
-    pub(crate) fn new(index: Arc<Index>, resources: &Resources) -> Self {
+    pub(crate) fn new(index: Arc<Index>, barred: Arc<Bits>, resources: &Resources) -> Self {
         Self {
             index,
+            barred,
             scratch: resources.scratch_directory().into(),
             fresh: (0..SHARDS).map(|_| Mutex::default()).collect(),
             fresh_count: AtomicUsize::new(0),
@@ -58,7 +61,7 @@ impl KnownChunks {
 
     /// Whether the caller must store the chunk: true for exactly one caller of each new chunk. May block.
     pub(crate) fn claim(&self, id: ShortId, len: u32) -> Result<bool> {
-        if self.index.contains(id, len)? {
+        if self.index.contains(id, len, &self.barred)? {
             return Ok(false);
         }
         // The length goes in, so that two chunks of one short identity cannot stand for each other.
@@ -82,7 +85,7 @@ impl KnownChunks {
 
     /// Whether a chunk of the parent is still there.
     pub(crate) fn in_repository(&self, id: ShortId, len: u32) -> Result<bool> {
-        self.index.contains(id, len)
+        self.index.contains(id, len, &self.barred)
     }
 
     fn spill(&self) -> Result<()> {
@@ -153,7 +156,7 @@ mod tests {
     fn exactly_one_caller_stores_each_chunk_however_many_there_are() {
         let resources = Resources::new().with_index_bytes(0);
         let index = Arc::new(Index::empty());
-        let known = KnownChunks::new(index, &resources);
+        let known = KnownChunks::new(index, Arc::default(), &resources);
         let stored = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for worker in 0..4 {
@@ -183,7 +186,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_fails_the_run() {
         let resources = Resources::new().with_index_bytes(0).with_scratch_directory("/nonexistent/scratch");
-        let known = KnownChunks::new(Arc::new(Index::empty()), &resources);
+        let known = KnownChunks::new(Arc::new(Index::empty()), Arc::default(), &resources);
         let error = (0..1000).find_map(|number| known.claim(id(number), 1).err()).unwrap();
         assert!(error.to_string().contains("/nonexistent/scratch"), "{error}");
     }

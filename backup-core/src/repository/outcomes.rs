@@ -6,13 +6,14 @@ use std::sync::{Arc, MutexGuard};
 use futures_util::StreamExt;
 use futures_util::stream;
 
+use super::control::Control;
 use super::{Repository, SNAPSHOTS_CACHED_MAX, Snapshot, guard, keys};
 use crate::format::document::{self, SessionOutcome, SnapshotDocument};
 use crate::limits;
 use crate::{Error, ErrorKind, JobContext, ObjectKey, ObjectMeta, Result, SinkExt, SnapshotId, SnapshotInfo};
 
 impl Repository {
-    /// All snapshots, the oldest first. One that cannot be read is an error that names its object.
+    /// All snapshots but those that are forgotten, the oldest first. One that cannot be read is an error that names its object.
     pub async fn snapshots(&self, job: &JobContext) -> Result<Vec<SnapshotInfo>> {
         guard::run(job, async move {
             let (snapshots, failures) = self.load_snapshots(job).await?;
@@ -24,7 +25,8 @@ impl Repository {
         .await
     }
 
-    /// The snapshots that can be read, the oldest first, and the objects that cannot, with the reason.
+    /// The snapshots that can be read and are not forgotten, the oldest first, and the objects that cannot be read, with
+    /// the reason.
     pub async fn snapshots_and_damage(
         &self,
         job: &JobContext,
@@ -32,7 +34,7 @@ impl Repository {
         guard::run(job, async move { self.load_snapshots(job).await }).await
     }
 
-    /// Opens a snapshot for reading.
+    /// Opens a snapshot for reading; also one that is forgotten, as long as it has not expired.
     pub async fn snapshot(&self, id: SnapshotId, job: &JobContext) -> Result<Snapshot> {
         guard::run(job, async move {
             let document = self.snapshot_document(id, job).await?;
@@ -41,26 +43,24 @@ impl Repository {
         .await
     }
 
-    /// The sessions that have committed, as far as is known: by a snapshot, or by a decision where they make none. Those
-    /// known to be fenced are not among them.
+    /// The sessions that have committed, as far as is known: by a snapshot, be it one that has expired, or by a decision
+    /// where they make none. Those known to be fenced are not among them.
     pub(crate) async fn committed_sessions(&self, job: &JobContext) -> Result<HashSet<SnapshotId>> {
         job.check()?;
         let sink = &self.store().sink;
-        let (snapshots, sessions) =
-            tokio::try_join!(sink.list_all(keys::SNAPSHOTS), sink.list_all(keys::SESSIONS))?;
-        Ok(self.committed_among(&snapshots, &sessions))
+        let (snapshots, control) =
+            tokio::try_join!(sink.list_all(keys::SNAPSHOTS), sink.list_all(keys::CONTROL))?;
+        let control = self.read_decisions(&control, job).await?;
+        Ok(self.committed_among(&snapshots, &control))
     }
 
-    /// The same of what is listed under `snapshots/`, and under `control/` or at least its sessions.
-    pub(super) fn committed_among(
-        &self,
-        snapshots: &[ObjectMeta],
-        control: &[ObjectMeta],
-    ) -> HashSet<SnapshotId> {
-        let by_snapshot = snapshots.iter().filter_map(|meta| keys::id_of(&meta.key).ok());
-        let by_decision = control.iter().filter_map(|meta| keys::session_of(&meta.key, "/decision"));
+    /// The same of what was listed under `snapshots/`, and read of what stands under `control/`.
+    pub(super) fn committed_among(&self, snapshots: &[ObjectMeta], control: &Control) -> HashSet<SnapshotId> {
         let fenced = self.held_fences();
-        by_snapshot.chain(by_decision).filter(|id| !fenced.contains(id)).collect()
+        let by_snapshot = snapshots.iter().filter_map(|meta| keys::id_of(&meta.key).ok());
+        let by_snapshot = by_snapshot.filter(|id| !fenced.contains(id));
+        let by_decision = control.decided.iter().filter(|(_, committed)| **committed).map(|(id, _)| *id);
+        by_snapshot.chain(by_decision).chain(control.digested()).collect()
     }
 
     pub(crate) async fn list_snapshot_ids(
@@ -80,13 +80,18 @@ impl Repository {
         Ok(snapshots)
     }
 
-    /// The snapshots that can be read, and the objects that cannot.
+    /// The snapshots that can be read and are not forgotten, and the objects that cannot.
     pub(super) async fn load_snapshots(
         &self,
         job: &JobContext,
     ) -> Result<(Vec<SnapshotInfo>, Vec<(ObjectKey, Error)>)> {
-        let listed = self.store().sink.list_all(keys::SNAPSHOTS).await?;
-        self.load_listed(listed, job).await
+        let sink = &self.store().sink;
+        let (listed, control) =
+            tokio::try_join!(sink.list_all(keys::SNAPSHOTS), sink.list_all(keys::CONTROL))?;
+        let ((mut snapshots, failures), control) =
+            tokio::try_join!(self.load_listed(listed, job), self.read_forgotten(&control, job))?;
+        snapshots.retain(|info| control.is_shown(info.id));
+        Ok((snapshots, failures))
     }
 
     /// Those of them that can be read, and the objects that cannot.
@@ -159,6 +164,11 @@ impl Repository {
             held.insert(id, document.clone());
         }
         Ok(document)
+    }
+
+    /// Lets go of the document of a snapshot that is gone.
+    pub(crate) fn forget_document(&self, id: SnapshotId) {
+        self.inner.snapshots.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&id);
     }
 
     /// The outcome of a session, from the store and not from memory.

@@ -6,7 +6,8 @@ use crate::limits;
 use crate::transform::{ObjectType, Zstd};
 use crate::{JobContext, Result, SnapshotId};
 
-use super::store::Store;
+use super::store::{PutCounters, Store};
+use super::{guard, keys};
 
 /// Bytes of pack records in one frame, about.
 const PACK_FRAME_BYTES: usize = limits::MIB;
@@ -35,6 +36,7 @@ const _: () = assert!(limits::SEGMENT_TARGET_BYTES / PACK_BYTES_MAX < SEGMENT_PA
 pub(crate) struct SegmentBuilder {
     packs: Vec<PackRecord>,
     rows: Vec<IndexRow>,
+    supersedes: Vec<[u8; 32]>,
     bytes: usize,
 }
 
@@ -50,18 +52,38 @@ impl SegmentBuilder {
         self.rows.extend(rows.into_iter().map(|row| IndexRow { pack: number, ..row }));
     }
 
+    /// Says that it replaces these segments.
+    pub(crate) fn supersede(&mut self, segments: Vec<[u8; 32]>) {
+        self.bytes = self.bytes.saturating_add(segments.len().saturating_mul(32));
+        self.supersedes.extend(segments);
+    }
+
     /// Whether it must be written before anything else is added.
     pub(crate) fn is_full(&self) -> bool {
         self.rows.len() >= limits::SEGMENT_ROWS_TARGET || self.bytes >= limits::SEGMENT_TARGET_BYTES
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.packs.is_empty()
+        self.packs.is_empty() && self.supersedes.is_empty()
     }
 }
 
+/// Seals a segment and puts it.
+pub(crate) async fn put_segment(
+    store: &Store,
+    session: SnapshotId,
+    segment: SegmentBuilder,
+    put: &PutCounters,
+    job: &JobContext,
+) -> Result<()> {
+    let (sealing, context) = (store.clone(), job.clone());
+    // Sorting, compressing and sealing a hundred thousand rows takes too long for the runtime's threads.
+    let sealed = guard::blocking(move || seal_segment(&sealing, session, segment, &context)).await?;
+    store.put(&keys::segment(&sealed.digest)?, sealed.bytes, put, job).await
+}
+
 /// Sorts, encodes and seals a segment.
-pub(crate) fn seal_segment(
+fn seal_segment(
     store: &Store,
     session: SnapshotId,
     mut segment: SegmentBuilder,
@@ -82,7 +104,7 @@ pub(crate) fn seal_segment(
     let pages: Vec<&[IndexRow]> = segment.rows.chunks(limits::SEGMENT_PAGE_ROWS).collect();
     let head = SegmentHead {
         session,
-        supersedes: Vec::new(),
+        supersedes: std::mem::take(&mut segment.supersedes),
         pack_frames: u32::try_from(pack_frames.len()).unwrap_or(u32::MAX),
         pages: pages
             .iter()

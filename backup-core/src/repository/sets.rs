@@ -11,7 +11,6 @@ impl Repository {
     /// Stores a set. Its snapshots must be stored already.
     pub async fn create_set(&self, set: &SnapshotSet, job: &JobContext) -> Result<()> {
         guard::run(job, async move {
-            self.check_no_collection().await?;
             for component in &set.components {
                 if let Some(id) = component.snapshot {
                     self.snapshot_document(id, job).await?;

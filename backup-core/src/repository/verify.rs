@@ -3,12 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+use super::control::Control;
 use super::store::Store;
-use super::{Repository, guard};
+use super::{Repository, guard, keys};
 use crate::observer::Event;
 use crate::report::{DamagedObject, VerifyReport};
-use crate::{Error, ErrorKind, JobContext, ObjectKey, Result};
+use crate::{Error, ErrorKind, JobContext, ObjectKey, Result, SinkExt};
 
+mod control;
 mod documents;
 mod entries;
 mod keyless;
@@ -52,6 +54,8 @@ impl VerifyOptions {
 
 /// Whole objects held at once.
 const READS_MAX: usize = 2;
+/// How often everything is looked at again because a collection swept beside the look.
+const LOOKS_MAX: u32 = 4;
 
 impl Repository {
     /// Verifies the repository. Damage is what the report is for: only what keeps from looking is an error.
@@ -61,36 +65,34 @@ impl Repository {
             let started = Instant::now();
             let lease = job.resources().lease(job).await?;
             job.emit(&Event::Phase { name: "verify" });
-            let mut verification = Verification {
-                repository: self,
-                options: *options,
-                job,
-                workers: lease.workers(),
-                report: VerifyReport::default(),
-            };
-            verification.check_documents().await?;
-            verification.check_logs().await?;
-            // Listed before the index: what is committed later may need packs that were not there yet.
-            let snapshots = self.list_snapshot_ids(job).await?.into_keys().collect();
-            let reader = verification.check_index().await?;
-            let trees = verification.check_snapshots(snapshots).await?;
-            let (chosen, mut bad) = verification.choose_packs(&reader.index).await?;
-            // Beside each other: a healthy repository, the common case, needs one walk.
-            let (found, mut walked) = futures_util::future::try_join(
-                verification.read_packs(&reader, chosen),
-                entries::walk(&trees, &reader, &bad, job),
-            )
-            .await?;
-            if !found.is_empty() {
-                bad.add(found);
-                walked = entries::walk(&trees, &reader, &bad, job).await?;
+            let mut looks = 1;
+            loop {
+                let mut verification = Verification {
+                    repository: self,
+                    options: *options,
+                    job,
+                    workers: lease.workers(),
+                    report: VerifyReport::default(),
+                };
+                let before = verification.collected().await?;
+                verification.look().await?;
+                let after = verification.collected().await?;
+                let moved = before.finished() != after.finished()
+                    || before.collections.keys().ne(after.collections.keys())
+                    || after.collections.iter().any(|(number, collection)| {
+                        before.collections.get(number).is_none_or(|b| b.sweeps() != collection.sweeps())
+                    });
+                // What is missing was perhaps swept beside this look: then it is looked at again.
+                if !verification.report.is_clean() && moved && looks < LOOKS_MAX {
+                    looks += 1;
+                    continue;
+                }
+                let mut report = verification.report;
+                report.damaged_objects.sort_by(|a, b| a.object.cmp(&b.object));
+                report.damaged_objects.dedup();
+                report.duration_seconds = started.elapsed().as_secs_f64();
+                return Ok(report);
             }
-            verification.add_walked(walked);
-            let mut report = verification.report;
-            report.damaged_objects.sort_by(|a, b| a.object.cmp(&b.object));
-            report.damaged_objects.dedup();
-            report.duration_seconds = started.elapsed().as_secs_f64();
-            Ok(report)
         })
         .await
     }
@@ -125,6 +127,43 @@ impl Bad {
 }
 
 impl Verification<'_> {
+    async fn look(&mut self) -> Result<()> {
+        let job = self.job;
+        self.check_documents().await?;
+        self.check_logs().await?;
+        // Listed before the index: what is committed later may need packs that were not there yet.
+        let listed = self.repository.list_snapshot_ids(job).await?.into_keys();
+        // What has expired may have lost what only it needed, unless somebody holds it.
+        let control = self.collected().await?;
+        let is_gone = |id| control.has_expired(id) && !control.listing.holds.contains_key(&id);
+        let snapshots = listed.filter(|id| !is_gone(*id)).collect();
+        let reader = self.check_index().await?;
+        let trees = self.check_snapshots(snapshots).await?;
+        let (chosen, mut bad) = self.choose_packs(&reader.index).await?;
+        // Beside each other: a healthy repository, the common case, needs one walk.
+        let (found, mut walked) = futures_util::future::try_join(
+            self.read_packs(&reader, chosen),
+            entries::walk(&trees, &reader, &bad, job),
+        )
+        .await?;
+        if !found.is_empty() {
+            bad.add(found);
+            walked = entries::walk(&trees, &reader, &bad, job).await?;
+        }
+        self.add_walked(walked);
+        Ok(())
+    }
+
+    /// Which collections there are.
+    async fn collected(&self) -> Result<Control> {
+        let listed = self.store().sink.list_all(keys::CONTROL).await?;
+        match self.repository.read_control(&listed, self.job).await {
+            // That is found and named by the look itself.
+            Err(error) if error.is_corruption() => Ok(Control::default()),
+            other => other,
+        }
+    }
+
     fn store(&self) -> &Store {
         self.repository.store()
     }

@@ -1,11 +1,29 @@
 //! Views of the index, for readers and writers, as the store lists it now.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::index::Index;
+use super::control::Control;
+use super::index::{Bits, Index, Which};
+use super::keys::ControlKey;
 use super::reader::Reader;
 use super::{Repository, keys};
-use crate::{Error, ErrorKind, JobContext, ObjectMeta, Result, SinkExt, SnapshotInfo};
+use crate::format::document::SessionDocument;
+use crate::transform::ObjectType;
+use crate::{JobContext, ObjectMeta, Result, SinkExt, SnapshotId, SnapshotInfo, limits};
+
+/// What a writer builds upon.
+#[derive(Debug)]
+pub(super) struct WriterView {
+    pub(super) reader: Reader,
+    /// The snapshots that are not forgotten, the oldest first.
+    pub(super) snapshots: Vec<SnapshotInfo>,
+    /// Packs of the reader's index that count as absent.
+    pub(super) barred: Arc<Bits>,
+    pub(super) control: Control,
+    /// Registered sessions that are decided.
+    pub(super) decided: Vec<SnapshotId>,
+}
 
 impl Repository {
     /// A view for reading: the index as it is listed now.
@@ -20,41 +38,77 @@ impl Repository {
         Ok(self.reader(self.scanned(index, job).await?))
     }
 
-    /// The view of a writer: it also knows what interrupted sessions left behind. With it come the snapshots that it can
-    /// build upon, the oldest first.
-    pub(crate) async fn view_for_writing(&self, job: &JobContext) -> Result<(Reader, Vec<SnapshotInfo>)> {
+    /// The view of a writer on this host, whose session is registered: it also knows what interrupted sessions of the host
+    /// left behind, and what must not be relied upon.
+    ///
+    /// The lists are made at once: in whatever order they are answered, what a collection swept that the writer's session
+    /// does not hold up is barred by the collection's own files or by a digest, or by both.
+    pub(super) async fn view_for_writing(
+        &self,
+        own: SnapshotId,
+        host: &str,
+        job: &JobContext,
+    ) -> Result<WriterView> {
         job.check()?;
         let listed = self.list_outcomes().await?;
-        // No state of a store that has the one and lacks the other misleads: who looks committed a moment ago looks
-        // unfinished at worst, and what interrupted sessions left is read, not trusted.
-        check_collections(&listed.control)?;
         let fenced = self.held_fences().len();
         // What a writer builds upon must be committed: it looks at every outcome, not only at their names.
-        let (snapshots, failures) = self.load_listed(listed.snapshots.clone(), job).await?;
+        let ((mut snapshots, failures), control) = tokio::try_join!(
+            self.load_listed(listed.snapshots.clone(), job),
+            self.read_control(&listed.control, job),
+        )?;
         for (key, error) in failures {
             tracing::warn!(%key, %error, "a snapshot cannot be read");
         }
+        snapshots.retain(|info| control.is_shown(info.id));
         if self.held_fences().len() != fenced {
             *self.inner.index.lock().await = None;
         }
-        let outcomes = self.committed_among(&listed.snapshots, &listed.control);
-        let unfinished = listed
-            .control
+        let outcomes: HashSet<SnapshotId> =
+            listed.snapshots.iter().filter_map(|meta| keys::id_of(&meta.key).ok()).collect();
+        let (decided, undecided): (Vec<_>, Vec<_>) = control
+            .listing
+            .sessions
             .iter()
-            .filter_map(|meta| keys::session_of(&meta.key, "/open").filter(|id| !outcomes.contains(id)));
-        // This writer's own session is always among them.
-        let unfinished = unfinished.count() > 1;
-        let index = self.index_of(listed, job).await?;
-        let index = if unfinished { self.scanned(index, job).await? } else { index };
-        Ok((self.reader(index), snapshots))
+            .filter(|(id, _)| **id != own)
+            .map(|(id, session)| (*id, session.decision || outcomes.contains(id) || control.is_digested(*id)))
+            .partition(|(_, decided)| *decided);
+        // A decision of a session that makes no snapshot stays as long as its segments do.
+        let decided = decided.into_iter().map(|(id, _)| id).collect();
+        let bars = self.bars(&control, job).await?;
+        let index = self.index_of(listed.snapshots, listed.index, &control, job).await?;
+        let index = match self.any_of_host(undecided.into_iter().map(|(id, _)| id), host, job).await? {
+            true => self.scanned(index, job).await?,
+            false => index,
+        };
+        let barred = Arc::new(bars.packs(&index)?);
+        Ok(WriterView { reader: self.reader(index), snapshots, barred, control, decided })
     }
 
-    /// A writer that stores nothing but a document stops here where a collection was begun.
-    pub(crate) async fn check_no_collection(&self) -> Result<()> {
-        check_collections(&self.store().sink.list_all(keys::CONTROL).await?)
+    /// Whether any of these sessions is of this host, or cannot be read: it may have left packs that nobody has named yet.
+    async fn any_of_host(
+        &self,
+        sessions: impl Iterator<Item = SnapshotId>,
+        host: &str,
+        job: &JobContext,
+    ) -> Result<bool> {
+        for id in sessions {
+            let key = ControlKey::SessionOpen(id).key()?;
+            let read: Result<SessionDocument> =
+                self.store().get_document(&key, ObjectType::Session, limits::CONTROL_BYTES_MAX, job).await;
+            match read {
+                Ok(document) if document.host != host => {}
+                Ok(_) => return Ok(true),
+                Err(error) if error.is_corruption() || error.kind() == crate::ErrorKind::NotFound => {
+                    return Ok(true);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
     }
 
-    async fn list_outcomes(&self) -> Result<Listed> {
+    pub(super) async fn list_outcomes(&self) -> Result<Listed> {
         let sink = &self.store().sink;
         // One after the other they would take three times the time to a store that is far away.
         let (snapshots, control, index) = tokio::try_join!(
@@ -85,7 +139,9 @@ impl Repository {
                 return Ok(same);
             }
         }
-        self.index_of(self.list_outcomes().await?, job).await
+        let listed = self.list_outcomes().await?;
+        let control = self.read_decisions(&listed.control, job).await?;
+        self.index_of(listed.snapshots, listed.index, &control, job).await
     }
 
     /// The index in memory, if it is that of these segments.
@@ -93,15 +149,22 @@ impl Repository {
         self.inner.index.lock().await.as_ref().filter(|index| index.is_of(listed)).cloned()
     }
 
-    async fn index_of(&self, listed: Listed, job: &JobContext) -> Result<Arc<Index>> {
+    async fn index_of(
+        &self,
+        snapshots: Vec<ObjectMeta>,
+        segments: Vec<ObjectMeta>,
+        control: &Control,
+        job: &JobContext,
+    ) -> Result<Arc<Index>> {
         let mut held = self.inner.index.lock().await;
-        if let Some(index) = held.as_ref().filter(|index| index.is_of(&listed.index)) {
+        if let Some(index) = held.as_ref().filter(|index| index.is_of(&segments)) {
             return Ok(index.clone());
         }
-        let committed = self.committed_among(&listed.snapshots, &listed.control);
+        let committed = self.committed_among(&snapshots, control);
         // Two of them side by side would need twice the memory.
         *held = None;
-        let index = Arc::new(Index::load_listed(self.store(), listed.index, &committed, job).await?);
+        let index = Index::load_listed(self.store(), segments, &committed, Which::All, job).await?;
+        let index = Arc::new(index);
         for (key, reason) in &index.unreadable {
             tracing::warn!(%key, reason, "an index segment cannot be read; packs say the same");
         }
@@ -125,20 +188,9 @@ impl Repository {
 }
 
 /// What is listed at one time.
-struct Listed {
-    snapshots: Vec<ObjectMeta>,
-    control: Vec<ObjectMeta>,
-    index: Vec<ObjectMeta>,
-}
-
-/// A writer stops where a collection was begun, because it does not know what may have been condemned.
-fn check_collections(control: &[ObjectMeta]) -> Result<()> {
-    match control.iter().find(|meta| meta.key.as_str().starts_with(keys::COLLECTIONS)) {
-        None => Ok(()),
-        Some(collection) => {
-            let message = "a collection was begun in this repository, and this version cannot write beside collections; \
-                           use the version that began it";
-            Err(Error::new(ErrorKind::Unsupported, message).with_object(&collection.key))
-        }
-    }
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) snapshots: Vec<ObjectMeta>,
+    pub(super) control: Vec<ObjectMeta>,
+    pub(super) index: Vec<ObjectMeta>,
 }

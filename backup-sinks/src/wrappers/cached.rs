@@ -15,7 +15,7 @@ use store::Store;
 
 /// What is kept: objects under names that never mean anything else, which list and find things. Content is not among
 /// them, nor is `config`, whose name a new repository at the same place would use again, nor are key slots.
-const KEPT: [&str; 3] = ["meta/", "index/", "snapshots/"];
+const KEPT: [&str; 4] = ["meta/", "index/", "snapshots/", "control/digests/"];
 /// Objects that are fetched at once.
 const FETCHES: usize = 32;
 

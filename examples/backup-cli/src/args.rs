@@ -113,6 +113,14 @@ pub enum Command {
     /// Repair a repository
     #[command(subcommand)]
     Repair(Repair),
+    /// Forget snapshots: by rules, or by name
+    Forget(commands::forget::Args),
+    /// Take back that a snapshot was forgotten
+    Undelete(commands::undelete::Args),
+    /// Hold a snapshot, so that it is not forgotten
+    Hold(commands::hold::Args),
+    /// Free what no snapshot needs
+    Prune(commands::prune::Args),
     /// Show sizes and ratios
     Stats(commands::stats::Args),
     /// See and change who can open the repository

@@ -36,25 +36,41 @@ impl FromStr for When {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let text = text.trim();
-        if let Ok(time) = text.parse::<Timestamp>() {
-            return Ok(Self(time));
-        }
-        if let Ok(span) = text.parse::<Span>() {
-            let now = Timestamp::from(std::time::SystemTime::now());
-            let ago = i64::try_from(span.duration().as_secs()).unwrap_or(i64::MAX);
-            return Ok(Self(now.saturating_add_seconds(ago.saturating_neg())));
-        }
-        let local = text
-            .parse::<jiff::civil::DateTime>()
-            .ok()
-            .and_then(|time| time.to_zoned(jiff::tz::TimeZone::system()).ok());
-        local.map(|time| Self(time.timestamp().into())).ok_or_else(|| {
-            let message =
-                "write a time like 2026-11-20T08:00:00Z, a date like 2026-11-20, or how long ago like 3d";
-            Error::invalid_input(format!("`{text}` is not a time; {message}"))
-        })
+        let ago = |now: Timestamp, seconds: i64| now.saturating_add_seconds(seconds.saturating_neg());
+        point_in_time(text, ago, "how long ago like 3d").map(Self)
     }
+}
+
+/// A point in time to come: RFC 3339, a date or a date and time in the zone of this machine, or a length of time from now
+/// on (`90d`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Until(pub Timestamp);
+
+impl FromStr for Until {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        point_in_time(text, Timestamp::saturating_add_seconds, "for how long like 90d").map(Self)
+    }
+}
+
+fn point_in_time(text: &str, away: fn(Timestamp, i64) -> Timestamp, span: &str) -> Result<Timestamp> {
+    let text = text.trim();
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    if let Ok(span) = text.parse::<Span>() {
+        let now = Timestamp::from(std::time::SystemTime::now());
+        return Ok(away(now, i64::try_from(span.duration().as_secs()).unwrap_or(i64::MAX)));
+    }
+    let local = text
+        .parse::<jiff::civil::DateTime>()
+        .ok()
+        .and_then(|time| time.to_zoned(jiff::tz::TimeZone::system()).ok());
+    local.map(|time| time.timestamp().into()).ok_or_else(|| {
+        let message = format!("write a time like 2026-11-20T08:00:00Z, a date like 2026-11-20, or {span}");
+        Error::invalid_input(format!("`{text}` is not a time; {message}"))
+    })
 }
 
 /// A consistent view to read files from: `btrfs:DIRECTORY`, `lvm:GROUP/VOLUME:DIRECTORY`, `zfs:DATASET:DIRECTORY` or

@@ -331,9 +331,16 @@ impl Feeder {
                 Ok(true)
             }
             StoredContent::Paged { .. } => {
-                let mut chunks = ChunkStream::new(parent.reader.clone(), content)?;
+                let mut chunks = ChunkStream::new(parent.reader.clone(), content)?.remembering_pages();
                 loop {
-                    match chunks.next(&self.shared.job).await {
+                    let next = chunks.next(&self.shared.job).await;
+                    // The pages of the list are taken over like its chunks; they can be read where they are barred.
+                    for page in chunks.take_visited() {
+                        if !known.in_repository(page.id.short(), page.len)? {
+                            return Ok(false);
+                        }
+                    }
+                    match next {
                         Ok(None) => return Ok(true),
                         Ok(Some(chunk)) if known.in_repository(chunk.id.short(), chunk.len)? => {}
                         Ok(Some(_)) => return Ok(false),

@@ -8,22 +8,32 @@ use futures_util::stream::FuturesUnordered;
 use super::packer::FinishedPack;
 use super::shared::Shared;
 use crate::format::segment::PackRecord;
-use crate::repository::index::{Index, rows_of};
-use crate::repository::segment::{SegmentBuilder, seal_segment};
+use crate::repository::index::{Bits, Index, rows_of};
+use crate::repository::segment::{SegmentBuilder, put_segment};
+use crate::repository::store::{PutCounters, Store};
 use crate::repository::{guard, keys};
-use crate::{Error, Result, SnapshotId};
+use crate::{JobContext, Result, SnapshotId};
 
 /// Packs being put at once. Together with the one that waits in the channel this bounds their memory.
 pub(crate) const PUTS_MAX: usize = 2;
+
+/// What was put.
+#[derive(Debug, Default)]
+pub(crate) struct Uploaded {
+    /// What no segment names yet.
+    segment: SegmentBuilder,
+    /// The packs, by name.
+    pub(crate) packs: Vec<[u8; 32]>,
+}
 
 /// Puts every pack that comes, and an index segment whenever enough rows have gathered.
 pub(crate) async fn upload(
     shared: &Arc<Shared>,
     session: SnapshotId,
     packs: async_channel::Receiver<FinishedPack>,
-) -> Result<SegmentBuilder> {
+) -> Result<Uploaded> {
     let mut pending = FuturesUnordered::new();
-    let mut segment = SegmentBuilder::default();
+    let mut uploaded = Uploaded::default();
     let mut open = true;
     while open || !pending.is_empty() {
         tokio::select! {
@@ -32,9 +42,11 @@ pub(crate) async fn upload(
                 if let Some(put) = put {
                     let (record, directory): (PackRecord, crate::format::directory::Directory) = put?;
                     let rows = rows_of(0, record.header.len() as u64, &directory);
-                    segment.push(record, rows);
-                    if segment.is_full() {
-                        put_segment(shared, session, std::mem::take(&mut segment)).await?;
+                    uploaded.packs.push(record.digest);
+                    uploaded.segment.push(record, rows);
+                    if uploaded.segment.is_full() {
+                        let segment = std::mem::take(&mut uploaded.segment);
+                        put_segment(&shared.store, session, segment, &shared.put, &shared.job).await?;
                     }
                 }
             }
@@ -44,7 +56,7 @@ pub(crate) async fn upload(
             }
         }
     }
-    Ok(segment)
+    Ok(uploaded)
 }
 
 async fn put_pack(
@@ -63,31 +75,25 @@ async fn put_pack(
 
 /// Puts the last segment, with the packs that were used although no committed session had named them.
 pub(crate) async fn finish_index(
-    shared: &Arc<Shared>,
+    store: &Store,
     session: SnapshotId,
-    mut segment: SegmentBuilder,
-    index: &Arc<Index>,
+    uploaded: &mut Uploaded,
+    (index, barred): (&Arc<Index>, &Bits),
+    put: &PutCounters,
+    job: &JobContext,
 ) -> Result<()> {
-    let adopted = index.adopted();
+    let mut segment = std::mem::take(&mut uploaded.segment);
+    let adopted = index.adopted(barred);
     if !adopted.is_empty() {
-        let (held, resources) = (index.clone(), shared.job.resources().clone());
+        let (held, resources) = (index.clone(), job.resources().clone());
         let by_pack = move || held.rows_by_pack(|pack| adopted.contains(pack), &resources);
         let mut by_pack = guard::blocking(by_pack).await?;
         while let Some((number, rows)) = by_pack.next()? {
             segment.push(index.pack(number)?.record.clone(), rows);
             if segment.is_full() {
-                put_segment(shared, session, std::mem::take(&mut segment)).await?;
+                put_segment(store, session, std::mem::take(&mut segment), put, job).await?;
             }
         }
     }
-    if segment.is_empty() { Ok(()) } else { put_segment(shared, session, segment).await }
-}
-
-async fn put_segment(shared: &Arc<Shared>, session: SnapshotId, segment: SegmentBuilder) -> Result<()> {
-    let (store, job) = (shared.store.clone(), shared.job.clone());
-    // Sorting, compressing and sealing a hundred thousand rows takes too long for the runtime's threads.
-    let sealed = tokio::task::spawn_blocking(move || seal_segment(&store, session, segment, &job))
-        .await
-        .map_err(|e| Error::internal("the index could not be sealed").with_source(e))??;
-    shared.store.put(&keys::segment(&sealed.digest)?, sealed.bytes, &shared.put, &shared.job).await
+    if segment.is_empty() { Ok(()) } else { put_segment(store, session, segment, put, job).await }
 }

@@ -40,7 +40,7 @@ pub(super) struct PackStates {
     pub(super) orphan: Bits,
     /// It holds content, not pages.
     pub(super) data: Bits,
-    /// This process has used it although it is not committed.
+    /// This process has used it.
     used: Vec<AtomicU64>,
 }
 
@@ -64,7 +64,10 @@ impl PackStates {
     }
 
     pub(super) fn set_used(&self, number: u32) {
-        if let Some(word) = self.used.get(word(number)) {
+        if let Some(word) = self.used.get(word(number))
+            // Most are set already, and workers need not take the line from each other.
+            && word.load(Ordering::Relaxed) & mask(number) == 0
+        {
             word.fetch_or(mask(number), Ordering::Relaxed);
         }
     }

@@ -26,6 +26,14 @@ use crate::{Error, ErrorKind, JobContext, ObjectMeta, Result, SinkExt, SnapshotI
 /// Bytes of segments fetched ahead, unless one segment has more.
 const AHEAD_BYTES_MAX: u64 = 32 * limits::MIB as u64;
 
+/// Of which segments an index is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    /// Those of committed sessions: what a collection may rely upon.
+    Committed,
+}
+
 impl Index {
     /// Reads every segment. A damaged segment is set aside: what it says the packs say, too.
     pub(crate) async fn load(
@@ -34,7 +42,7 @@ impl Index {
         job: &JobContext,
     ) -> Result<Self> {
         let listed = store.sink.list_all(keys::INDEX).await?;
-        Self::load_listed(store, listed, committed, job).await
+        Self::load_listed(store, listed, committed, Which::All, job).await
     }
 
     /// The same of the segments that were listed.
@@ -42,13 +50,15 @@ impl Index {
         store: &Store,
         mut listed: Vec<ObjectMeta>,
         committed: &HashSet<SnapshotId>,
+        which: Which,
         job: &JobContext,
     ) -> Result<Self> {
         listed.sort_by_key(|meta| Reverse(meta.created));
         let committed = Arc::new(committed.clone());
         let mut superseded = HashSet::new();
         loop {
-            let pass = Pass { store, committed: &committed, superseded: Arc::new(superseded), job };
+            let superseded_so_far = Arc::new(superseded);
+            let pass = Pass { store, committed: &committed, superseded: superseded_so_far, which, job };
             let known = pass.superseded.clone();
             let Loaded { builder, replaced, merged } = pass.run(listed.clone()).await?;
             if merged.is_disjoint(&replaced) {
@@ -64,6 +74,7 @@ struct Pass<'a> {
     store: &'a Store,
     committed: &'a Arc<HashSet<SnapshotId>>,
     superseded: Arc<HashSet<[u8; 32]>>,
+    which: Which,
     job: &'a JobContext,
 }
 
@@ -117,7 +128,8 @@ impl Pass<'_> {
             if committed {
                 replaced.extend(&segment.head.supersedes);
             }
-            if !replaced.contains(&segment.digest) {
+            let counts = committed || self.which == Which::All;
+            if counts && !replaced.contains(&segment.digest) {
                 merged.insert(segment.digest);
                 builder = guard::blocking(move || {
                     segment.add_to(&mut builder, committed)?;
@@ -140,9 +152,10 @@ async fn fetch(store: &Store, meta: ObjectMeta, job: &JobContext) -> (ObjectMeta
 }
 
 /// A segment whose frames are open and were found to be whole.
-struct Segment {
-    digest: [u8; 32],
-    head: SegmentHead,
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) digest: [u8; 32],
+    pub(crate) head: SegmentHead,
     /// The frames of packs, then those of rows, one after the other.
     plain: Vec<u8>,
     pack_frames: Vec<usize>,
@@ -150,7 +163,8 @@ struct Segment {
 }
 
 impl Segment {
-    fn open(store: &Store, digest: [u8; 32], bytes: &[u8]) -> Result<Self> {
+    /// The segment of this name, of which `bytes` is the whole object.
+    pub(crate) fn open(store: &Store, digest: [u8; 32], bytes: &[u8]) -> Result<Self> {
         use sha2::{Digest, Sha256};
         if <[u8; 32]>::from(Sha256::digest(bytes)) != digest {
             return Err(Error::corruption("its bytes are not those that it is named by"));
@@ -214,12 +228,14 @@ impl Segment {
         })
     }
 
-    fn each_pack(&self, mut take: impl FnMut(PackRecord) -> Result<()>) -> Result<()> {
+    /// Gives its packs in the order of their numbers.
+    pub(crate) fn each_pack(&self, mut take: impl FnMut(PackRecord) -> Result<()>) -> Result<()> {
         frames(&self.plain, 0, &self.pack_frames)
             .try_for_each(|frame| PackRecord::decode_each(frame, &mut take))
     }
 
-    fn each_row(&self, mut take: impl FnMut(IndexRow) -> Result<()>) -> Result<()> {
+    /// Gives its rows in order.
+    pub(crate) fn each_row(&self, mut take: impl FnMut(IndexRow) -> Result<()>) -> Result<()> {
         let mut rows = Vec::with_capacity(limits::SEGMENT_PAGE_ROWS);
         let start = self.pack_frames.iter().sum();
         for frame in frames(&self.plain, start, &self.row_frames) {

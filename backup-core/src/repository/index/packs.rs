@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 
 use super::cache::Cache;
 use super::pack::Pack;
+use crate::format::control::SweptName;
 use crate::format::segment::PackRecord;
 use crate::repository::scratch::ScratchFile;
 use crate::{Error, ErrorKind, Result};
@@ -83,6 +84,18 @@ impl PackTable {
         }
     }
 
+    /// The numbers of the packs of this name.
+    pub(super) fn numbers_of(&self, name: SweptName) -> Result<Vec<u32>> {
+        let mut numbers = Vec::new();
+        let tag = tag_of(&name.0);
+        for candidate in self.numbers.iter_hash(hash_of(tag)) {
+            if candidate.tag == tag && SweptName::of_pack(&self.digest(candidate.number)?) == name {
+                numbers.push(candidate.number);
+            }
+        }
+        Ok(numbers)
+    }
+
     /// The number of the pack of this name.
     pub(super) fn number_of(&self, digest: &[u8; 32]) -> Result<Option<u32>> {
         let tag = tag_of(digest);
@@ -134,7 +147,8 @@ impl PackTable {
         }
     }
 
-    fn digest(&self, number: u32) -> Result<[u8; 32]> {
+    /// The name of a pack.
+    pub(super) fn digest(&self, number: u32) -> Result<[u8; 32]> {
         match &self.records {
             Records::Resident { packs, .. } => {
                 packs.get(number as usize).map(|pack| pack.record.digest).ok_or_else(gone)
@@ -182,9 +196,8 @@ impl Default for Records {
     }
 }
 
-fn tag_of(digest: &[u8; 32]) -> u32 {
-    let [a, b, c, d, ..] = *digest;
-    u32::from_le_bytes([a, b, c, d])
+fn tag_of(name: &[u8]) -> u32 {
+    u32::from_le_bytes(name.first_chunk().copied().unwrap_or_default())
 }
 
 // The table takes its place from the lower bits and a mark from the upper ones.

@@ -30,6 +30,12 @@ impl ResidentRows {
         self.0.capacity().saturating_mul(size_of::<IndexRow>())
     }
 
+    /// Where the rows of a chunk begin.
+    pub(super) fn position(&self, id: ShortId) -> Option<u64> {
+        let at = self.lower_bound(id);
+        self.0.get(at).is_some_and(|row| row.id == id).then_some(at as u64)
+    }
+
     /// The places of a chunk of this length.
     pub(super) fn find(&self, id: ShortId, len: u32) -> Cow<'_, [IndexRow]> {
         let rest = self.0.get(self.lower_bound(id)..).unwrap_or_default();

@@ -105,6 +105,27 @@ impl SpilledRows {
         Ok(found)
     }
 
+    /// Where the rows of a chunk begin, counted in rows.
+    pub(super) fn position(&self, id: ShortId) -> Result<Option<u64>> {
+        if !self.filter.may_contain(id) {
+            return Ok(None);
+        }
+        let first = self.fences.partition_point(|fence| *fence < prefix(id)).saturating_sub(1);
+        let candidates = self.fences.iter().skip(first).take_while(|fence| **fence <= prefix(id)).count();
+        for number in first..first.saturating_add(candidates) {
+            let page = self.page(number)?;
+            let at = lower_bound(&page, id);
+            // Behind all rows of this page: they may begin the next one.
+            let Some(row) = page.get(at.saturating_mul(ROW_BYTES)..).filter(|rest| !rest.is_empty()) else {
+                continue;
+            };
+            let found = decode(row)?.id == id;
+            let before = (number as u64).saturating_mul(PAGE_ROWS as u64);
+            return Ok(found.then_some(before.saturating_add(at as u64)));
+        }
+        Ok(None)
+    }
+
     fn page(&self, number: usize) -> Result<Arc<[u8]>> {
         self.pages.get_or_read(number as u64, || {
             let start = (number as u64).saturating_mul(PAGE_BYTES as u64);

@@ -96,10 +96,12 @@ fn assert_same(a: &Index, b: &Index) {
         let expected: Vec<_> = rows.iter().filter(|row| row.id == id && row.len == len).copied().collect();
         assert_eq!(*found, expected);
         assert_eq!(found, b.find(id, len).unwrap());
-        assert_eq!(a.contains(id, len).unwrap(), !expected.is_empty());
-        assert_eq!(b.contains(id, len).unwrap(), !expected.is_empty());
+        assert_eq!(a.contains(id, len, &Bits::default()).unwrap(), !expected.is_empty());
+        assert_eq!(b.contains(id, len, &Bits::default()).unwrap(), !expected.is_empty());
+        let begin = rows.iter().position(|row| row.id == id).map(|at| at as u64);
+        assert_eq!((a.position(id).unwrap(), b.position(id).unwrap()), (begin, begin));
     }
-    let (adopted, other) = (a.adopted(), b.adopted());
+    let (adopted, other) = (a.adopted(&Bits::default()), b.adopted(&Bits::default()));
     assert!((0..a.pack_count()).all(|pack| adopted.contains(pack) == other.contains(pack)));
     let grouped = |index: &Index| {
         let mut by_pack = index.rows_by_pack(|pack| pack % 3 != 1, &small()).unwrap();
@@ -176,11 +178,20 @@ fn a_pack_named_twice_is_one_pack_and_committed_if_any_session_committed_it() {
         let index = builder.finish().unwrap();
         assert_eq!(index.pack_count(), 2);
         assert_eq!(rows_of(&index).len(), 2);
-        assert!(index.adopted().is_empty());
-        assert!(index.contains(ShortId(1), 5).unwrap());
-        assert!(index.adopted().is_empty());
-        assert!(index.contains(ShortId(2), 5).unwrap());
-        assert!(index.adopted().contains(1) && !index.adopted().contains(0));
+        let mut none = Bits::default();
+        assert!(index.adopted(&none).is_empty());
+        assert!(index.contains(ShortId(1), 5, &none).unwrap());
+        assert!(index.adopted(&none).is_empty());
+        assert!(index.contains(ShortId(2), 5, &none).unwrap());
+        assert!(index.adopted(&none).contains(1) && !index.adopted(&none).contains(0));
+        assert_eq!(index.used().unwrap().len(), 2);
+        // What is barred counts as absent, and is not named again.
+        none.insert(1);
+        assert!(!index.contains(ShortId(2), 5, &none).unwrap());
+        assert!(index.adopted(&none).is_empty());
+        let name = SweptName::of_pack(&record(2).digest);
+        assert_eq!(index.numbers_of(name).unwrap(), [1]);
+        assert!(index.numbers_of(SweptName([0xee; 16])).unwrap().is_empty());
     }
 }
 
@@ -272,7 +283,7 @@ fn an_empty_index_knows_nothing() {
     for resources in [Resources::new(), small()] {
         let index = build(&resources, &[], |_| true, &[]);
         assert!(index.find(ShortId(0), 0).unwrap().is_empty());
-        assert!(!index.contains(ShortId(u128::MAX), 1).unwrap());
+        assert!(!index.contains(ShortId(u128::MAX), 1, &Bits::default()).unwrap());
         assert_eq!(rows_of(&index), []);
     }
 }
@@ -307,7 +318,7 @@ fn measure(rows: u64, resources: &Resources) -> Index {
         let found = index.find(ShortId(id(0, number)), 4000).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(index.pack(found[0].pack).unwrap().record, record(found[0].pack));
-        wrong += usize::from(index.contains(ShortId(id(1, number)), 4000).unwrap());
+        wrong += usize::from(index.contains(ShortId(id(1, number)), 4000, &Bits::default()).unwrap());
     }
     assert_eq!(wrong, 0);
     index

@@ -1,9 +1,9 @@
-//! Config, key slots, sessions, sets: each is opened, and each says where it belongs.
+//! Config, key slots, sets: each is opened, and each says where it belongs.
 
 use std::collections::HashSet;
 
 use super::Verification;
-use crate::format::document::{SessionDocument, SnapshotSet};
+use crate::format::document::SnapshotSet;
 use crate::limits;
 use crate::repository::keys;
 use crate::transform::ObjectType;
@@ -41,33 +41,13 @@ impl Verification<'_> {
                 checked => self.count(&meta.key, checked)?,
             }
         }
-        for meta in store.sink.list_all(keys::SESSIONS).await? {
-            let read = store
-                .get_document::<SessionDocument>(
-                    &meta.key,
-                    ObjectType::Session,
-                    limits::CONTROL_BYTES_MAX,
-                    job,
-                )
-                .await;
-            // A run that failed before it stored anything takes its registration back.
-            if read.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-                continue;
-            }
-            let checked = read.and_then(|session| {
-                let prefix = format!("{}{}/", keys::SESSIONS, session.session);
-                if meta.key.as_str().starts_with(&prefix) {
-                    Ok(())
-                } else {
-                    Err(Error::corruption("is another session's"))
-                }
-            });
-            self.count(&meta.key, checked)?;
-        }
+        self.check_control().await?;
         // The sets first: what they name was there before them.
         let sets = store.sink.list_all(keys::SETS).await?;
         let snapshots: HashSet<SnapshotId> =
             self.repository.list_snapshot_ids(job).await?.into_keys().collect();
+        // A set outlives its snapshots: what was forgotten is not lost.
+        let control = self.repository.read_forgotten(&store.sink.list_all(keys::CONTROL).await?, job).await?;
         for meta in sets {
             let read = store
                 .get_document::<SnapshotSet>(&meta.key, ObjectType::Set, limits::SNAPSHOT_BYTES_MAX, job)
@@ -76,8 +56,11 @@ impl Verification<'_> {
                 if keys::id_of(&meta.key)? != set.id {
                     return Err(Error::corruption("holds another set than its name says"));
                 }
-                let missing =
-                    set.components.iter().filter_map(|c| c.snapshot).find(|id| !snapshots.contains(id));
+                let missing = set
+                    .components
+                    .iter()
+                    .filter_map(|c| c.snapshot)
+                    .find(|id| !snapshots.contains(id) && !control.has_expired(*id));
                 missing.map_or(Ok(()), |id| {
                     Err(Error::corruption(format!("names the snapshot {id}, which is gone")))
                 })

@@ -64,12 +64,17 @@ impl Verification<'_> {
                 }
             }
         }
+        // Read after the packs were listed: what is not there and was swept is as it should be.
+        let control = self.collected().await?.sweeping();
+        let swept = self.repository.bars(&control, self.job).await?.packs(index)?;
         let mut dice = Dice::new(&self.options, self.job)?;
         let mut chosen = Bits::default();
         let mut bad = Bad::default();
         for number in 0..index.pack_count() {
             let pack = index.pack(number)?;
-            if !listed.contains(number) {
+            if swept.contains(number) {
+                bad.packs.insert(number, "was swept".to_owned());
+            } else if !listed.contains(number) {
                 let reason = "is missing".to_owned();
                 bad.packs.insert(number, reason.clone());
                 self.count(&pack.key, Err(Error::corruption(reason)))?;

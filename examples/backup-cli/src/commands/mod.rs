@@ -9,18 +9,22 @@ pub mod create_files;
 pub mod demo;
 pub mod diff;
 pub mod find;
+pub mod forget;
+pub mod hold;
 pub mod init;
 pub mod key;
 pub mod list;
 pub mod ls;
 #[cfg(all(feature = "mount", target_os = "linux"))]
 pub mod mount;
+pub mod prune;
 pub mod repair;
 pub mod restore;
 pub mod run;
 pub mod schema;
 pub mod show;
 pub mod stats;
+pub mod undelete;
 pub mod verify;
 
 mod snapshot;
@@ -49,6 +53,10 @@ pub async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Verify(args) => verify::run(args, context).await,
         Command::Repair(Repair::Index(args)) => repair::index(args, context).await,
         Command::Repair(Repair::Snapshots(args)) => repair::snapshots(args, context).await,
+        Command::Forget(args) => forget::run(args, context).await,
+        Command::Undelete(args) => undelete::run(args, context).await,
+        Command::Hold(args) => hold::run(args, context).await,
+        Command::Prune(args) => prune::run(args, context).await,
         Command::Stats(args) => stats::run(args, context).await,
         Command::Key(command) => key::run(command, context).await,
         Command::Run(args) => self::run::run(args, context).await,

@@ -1,0 +1,194 @@
+//! What must be kept, and what of the store that does not need.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::choose;
+use super::mark::{Root, mark};
+use crate::format::control::{HoldDocument, SweptName};
+use crate::format::document::SnapshotDocument;
+use crate::report::{CollectReport, DamagedObject};
+use crate::repository::control::Control;
+use crate::repository::index::{Bits, Index, Which};
+use crate::repository::keys::ControlKey;
+use crate::repository::listing::Listing;
+use crate::repository::reader::Reader;
+use crate::repository::{Repository, guard, keys};
+use crate::transform::ObjectType;
+use crate::{Error, ErrorKind, JobContext, Result, SinkExt, SnapshotId, Timestamp, limits};
+
+/// A pack that the store lists.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ListedPack {
+    pub(super) object_type: ObjectType,
+    pub(super) digest: [u8; 32],
+    pub(super) len: u64,
+}
+
+/// What a search found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Packs that no root needs.
+    pub(super) unneeded: Vec<ListedPack>,
+    pub(super) marked: BTreeSet<SnapshotId>,
+    /// The index names packs that were swept.
+    pub(super) names_swept: bool,
+}
+
+/// What must be kept, and where it is.
+#[derive(Debug)]
+pub(super) struct Rooted {
+    pub(super) index: Index,
+    pub(super) roots: Vec<Root>,
+    /// Listed last.
+    pub(super) control: Control,
+}
+
+impl Repository {
+    /// The packs that the store lists. One takes 48 bytes here.
+    pub(super) async fn list_packs(&self, job: &JobContext) -> Result<Vec<ListedPack>> {
+        let mut packs = Vec::new();
+        for (prefix, object_type) in [(keys::DATA, ObjectType::Data), (keys::META, ObjectType::Meta)] {
+            let mut listing = Listing::new(&*self.store().sink, prefix);
+            while let Some(page) = listing.next().await? {
+                job.check()?;
+                for meta in page {
+                    // What is not named like a pack is nobody's, and stays.
+                    let Ok(digest) = keys::digest_of(&meta.key) else { continue };
+                    if keys::pack(object_type, &digest)? == meta.key {
+                        packs.push(ListedPack { object_type, digest, len: meta.len });
+                    }
+                }
+            }
+        }
+        Ok(packs)
+    }
+
+    /// Finds what no root needs; nothing if something that a root needs cannot be read, which the report then names.
+    /// `gone` are snapshots that count as expired although they are not.
+    pub(super) async fn find_unneeded(
+        &self,
+        now: Option<Timestamp>,
+        gone: &[SnapshotId],
+        report: &mut CollectReport,
+        job: &JobContext,
+    ) -> Result<Option<Found>> {
+        let listed = self.list_packs(job).await?;
+        let Rooted { index, roots, control } = self.list_roots(now, gone, job).await?;
+        report.snapshots = roots.len() as u64;
+        for (key, reason) in &index.unreadable {
+            report.damaged_objects.push(DamagedObject { object: key.to_string(), reason: reason.clone() });
+        }
+        // What earlier collections swept, and what ever was swept, does not exist.
+        let bars = self.bars(&control, job).await?;
+        let barred = bars.packs(&index)?;
+        let mut usable = Bits::default();
+        for pack in &listed {
+            if let Some(number) = index.number_of(&pack.digest)?.filter(|number| !barred.contains(*number)) {
+                usable.insert(number);
+            }
+        }
+        let index = Arc::new(index);
+        let reader = Reader { cache: Default::default(), ..self.reader(index.clone()) };
+        let mut needed = mark(&roots, &reader, job).await?;
+        report.damaged_objects.append(&mut needed.lost);
+        if !report.damaged_objects.is_empty() {
+            return Ok(None);
+        }
+        let choosing = index.clone();
+        let mut kept = guard::blocking(move || choose::choose(&choosing, &needed, &usable)).await?;
+        report.damaged_objects.append(&mut kept.lost);
+        if !report.damaged_objects.is_empty() {
+            return Ok(None);
+        }
+        let marked = roots.into_iter().map(|root| root.id).collect();
+        let mut found = Found { unneeded: Vec::new(), marked, names_swept: !barred.is_empty() };
+        for pack in listed {
+            let number = index.number_of(&pack.digest)?;
+            match number.filter(|number| kept.packs.contains(*number)) {
+                Some(number) => report.note_kept(
+                    pack.len,
+                    kept.live.get(number as usize).copied().unwrap_or(0),
+                    kept.all.get(number as usize).copied().unwrap_or(0),
+                ),
+                None if bars.contains(SweptName::of_pack(&pack.digest)) => {}
+                None if found.unneeded.len() >= limits::CONDEMNED_NAMES_MAX => report.more_unneeded = true,
+                None => found.unneeded.push(pack),
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// The index of committed sessions, and the snapshots that must be kept: those that have not expired, or are held.
+    pub(super) async fn list_roots(
+        &self,
+        now: Option<Timestamp>,
+        gone: &[SnapshotId],
+        job: &JobContext,
+    ) -> Result<Rooted> {
+        let sink = &self.store().sink;
+        let segments = sink.list_all(keys::INDEX).await?;
+        let outcomes = sink.list_all(keys::SNAPSHOTS).await?;
+        // Which of them are fences is known once all are read.
+        let (read, failures) = self.load_listed(outcomes.clone(), job).await?;
+        if let Some((_, error)) = failures.into_iter().next() {
+            return Err(error);
+        }
+        let fates = self.listed_control(job).await?;
+        let held = self.held(&fates, now, job).await?;
+        // Digests last: what a fate's absence means, they say.
+        let control = self.listed_control(job).await?;
+        let committed = self.committed_among(&outcomes, &control);
+        let index = Index::load_listed(self.store(), segments, &committed, Which::Committed, job).await?;
+        let mut roots = Vec::new();
+        for info in read {
+            let id = info.id;
+            let expired = fates.has_expired(id) || control.has_expired(id);
+            if (expired || gone.contains(&id)) && !held.contains(&id) {
+                continue;
+            }
+            let document: Arc<SnapshotDocument> = match self.snapshot_document(id, job).await {
+                Ok(document) => document,
+                // It has expired, and somebody has deleted it.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let trees = [document.tree, document.trailing].into_iter().flatten().collect();
+            roots.push(Root { id, trees });
+        }
+        Ok(Rooted { index, roots, control })
+    }
+
+    /// Snapshots that somebody holds.
+    pub(in crate::repository) async fn held(
+        &self,
+        control: &Control,
+        now: Option<Timestamp>,
+        job: &JobContext,
+    ) -> Result<BTreeSet<SnapshotId>> {
+        let mut held = BTreeSet::new();
+        for (id, holds) in &control.listing.holds {
+            for hold in holds {
+                let key = ControlKey::Hold(*id, *hold).key()?;
+                let read: Result<HoldDocument> = self
+                    .store()
+                    .get_document(&key, ObjectType::Collection, limits::CONTROL_BYTES_MAX, job)
+                    .await;
+                let until = match read {
+                    Ok(document) if document.snapshot == *id && document.hold == *hold => document.until,
+                    Ok(_) => {
+                        let message = "holds another hold than its name says";
+                        return Err(Error::corruption(message).with_object(&key));
+                    }
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                };
+                // Without a time of the store nothing ends.
+                if until.zip(now).is_none_or(|(until, now)| now < until) {
+                    held.insert(*id);
+                }
+            }
+        }
+        Ok(held)
+    }
+}

@@ -1,0 +1,87 @@
+//! What stands under `control/`: each object is opened, and each says where it belongs.
+
+use serde::de::DeserializeOwned;
+
+use super::Verification;
+use crate::format::control::{
+    BeatDocument, CollectionDocument, CondemnedDocument, CondemnedPart, DecisionDocument, DigestDocument,
+    FateDocument, HoldDocument, TombstoneDocument,
+};
+use crate::format::document::{self, SessionDocument};
+use crate::limits;
+use crate::repository::keys::{self, ControlKey};
+use crate::transform::ObjectType;
+use crate::{Error, ErrorKind, Result, SinkExt};
+
+impl Verification<'_> {
+    /// Opens them all. What is deleted meanwhile was somebody's to delete.
+    pub(super) async fn check_control(&mut self) -> Result<()> {
+        for meta in self.store().sink.clone().list_all(keys::CONTROL).await? {
+            let checked = match ControlKey::parse(&meta.key) {
+                Some(key) => self.check_one(key).await,
+                None => Err(Error::corruption("is nothing that a repository has here")),
+            };
+            if checked.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                continue;
+            }
+            self.count(&meta.key, checked)?;
+        }
+        Ok(())
+    }
+
+    async fn check_one(&self, key: ControlKey) -> Result<()> {
+        let belongs = match key {
+            ControlKey::SessionOpen(id) => {
+                let document: SessionDocument = self.open(key, ObjectType::Session).await?;
+                document.session == id
+            }
+            ControlKey::SessionBeat(id, number) => {
+                let document: BeatDocument = self.open(key, ObjectType::Session).await?;
+                (document.session, document.number) == (id, number)
+            }
+            ControlKey::SessionDecision(id) => {
+                let store = self.store();
+                let bytes = store.get_whole(&key.key()?, limits::CONTROL_BYTES_MAX, self.job).await?;
+                document::open_decision(&*store.protection, &bytes)?.0 == id
+            }
+            ControlKey::CollectionOpen(number) => {
+                let document: CollectionDocument = self.open(key, ObjectType::Collection).await?;
+                document.collection == number
+            }
+            ControlKey::CollectionPart(number, part) => {
+                let document: CondemnedPart = self.open(key, ObjectType::Collection).await?;
+                (document.collection, document.part) == (number, part)
+            }
+            ControlKey::CollectionCondemned(number) => {
+                let document: CondemnedDocument = self.open(key, ObjectType::Collection).await?;
+                document.collection == number
+            }
+            ControlKey::CollectionDecision(number) => {
+                let document: DecisionDocument = self.open(key, ObjectType::Collection).await?;
+                document.collection == number
+            }
+            // A digest's name is nothing but a name.
+            ControlKey::Digest(_) => {
+                let _: DigestDocument = self.open(key, ObjectType::Collection).await?;
+                true
+            }
+            ControlKey::Tombstone(id, number) => {
+                let document: TombstoneDocument = self.open(key, ObjectType::Collection).await?;
+                (document.snapshot, document.number) == (id, number)
+            }
+            ControlKey::Fate(id, number) => {
+                let document: FateDocument = self.open(key, ObjectType::Collection).await?;
+                (document.snapshot, document.number) == (id, number)
+            }
+            ControlKey::Hold(id, hold) => {
+                let document: HoldDocument = self.open(key, ObjectType::Collection).await?;
+                (document.snapshot, document.hold) == (id, hold)
+            }
+        };
+        if belongs { Ok(()) } else { Err(Error::corruption("is another's than its name says")) }
+    }
+
+    async fn open<T: DeserializeOwned>(&self, key: ControlKey, object_type: ObjectType) -> Result<T> {
+        self.store().get_document(&key.key()?, object_type, limits::SNAPSHOT_BYTES_MAX, self.job).await
+    }
+}

@@ -1,0 +1,93 @@
+//! `prune`: frees what no snapshot needs.
+
+use backup_core::config::Span;
+use backup_core::report::{CollectReport, CollectionOutcome};
+use backup_core::repository::CollectOptions;
+
+use crate::context::Context;
+use crate::exit::{Exit, Outcome};
+use crate::human;
+
+/// Options of `prune`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Say what would be freed, and free nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How long to wait for backups that are running; after that the next `prune` goes on
+    #[arg(long, value_name = "SPAN", default_value = "1m")]
+    wait: Span,
+    /// How long what is freed stays for those who are restoring a snapshot that was forgotten
+    #[arg(long, value_name = "SPAN", default_value = "0s")]
+    grace: Span,
+}
+
+/// Prunes.
+pub async fn run(args: Args, context: &mut Context) -> Outcome {
+    let repository = context.repository_directly().await?;
+    let options = CollectOptions {
+        dry_run: args.dry_run,
+        wait: args.wait.duration(),
+        grace: args.grace.duration(),
+        host: super::snapshot::host(),
+    };
+    let report = repository.collect(&options, &context.job()).await?;
+    context.progress.clear();
+    context.output.document(&report, |out| show(&report, args.dry_run, out))?;
+    Ok(Exit::complete_if(report.damaged_objects.is_empty()))
+}
+
+fn show(report: &CollectReport, dry_run: bool, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+    for damaged in &report.damaged_objects {
+        writeln!(out, "damaged {}: {}", damaged.object, human::name(&damaged.reason))?;
+    }
+    if !report.damaged_objects.is_empty() {
+        return writeln!(
+            out,
+            "nothing is freed as long as something that a snapshot needs cannot be read; see `verify` and `repair`"
+        );
+    }
+    for id in &report.expired {
+        writeln!(out, "{} {id}", if dry_run { "would expire" } else { "expired" })?;
+    }
+    writeln!(
+        out,
+        "{} in {} needed by {}, about {} of it by nobody",
+        human::bytes(report.bytes_kept),
+        human::count(report.packs_kept, "pack", "packs"),
+        human::count(report.snapshots, "snapshot", "snapshots"),
+        human::bytes(report.bytes_unused),
+    )?;
+    let unneeded = human::count(report.packs_unneeded, "pack", "packs");
+    let bytes = human::bytes(report.bytes_unneeded);
+    match report.outcome {
+        _ if dry_run => writeln!(out, "{bytes} in {unneeded} would be freed")?,
+        CollectionOutcome::Waiting => {
+            let sessions: Vec<String> =
+                report.sessions_waiting.iter().map(|id| format!("{:.8}", id.to_string())).collect();
+            writeln!(
+                out,
+                "{bytes} in {unneeded} can be freed when sessions that were begun before have ended ({}); the next `prune` \
+                 goes on",
+                sessions.join(", ")
+            )?;
+        }
+        _ => {}
+    }
+    if !dry_run {
+        writeln!(
+            out,
+            "freed {} in {}",
+            human::bytes(report.bytes_freed),
+            human::count(report.objects_deleted, "pack", "packs")
+        )?;
+    }
+    if report.packs_waiting > 0 {
+        let waiting = human::count(report.packs_waiting, "pack stays", "packs stay");
+        writeln!(out, "{waiting} for those who may be reading; a later `prune` frees them")?;
+    }
+    if report.more_unneeded {
+        writeln!(out, "there is more: run `prune` again")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Snapshots that no rule keeps are forgotten, can be taken back, and free what only they need.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::fs;
+
+use common::{Scratch, listing, pseudo_random};
+use serde_json::Value;
+
+/// Five snapshots of a tree in which one file changes.
+fn five() -> (Scratch, Vec<String>) {
+    let scratch = Scratch::with_repository();
+    let mut ids = Vec::new();
+    for seed in 0..5 {
+        fs::write(scratch.path("tree/changes"), pseudo_random(3_000_000, seed)).unwrap();
+        ids.push(scratch.snapshot());
+    }
+    (scratch, ids)
+}
+
+fn ids(document: &Value, list: &str, member: Option<&str>) -> Vec<String> {
+    let items = document[list].as_array().unwrap_or_else(|| panic!("no {list} in {document:#}"));
+    let id = |item: &Value| member.map_or(item, |member| &item[member]).as_str().unwrap().to_owned();
+    items.iter().map(id).collect()
+}
+
+fn bytes(scratch: &Scratch) -> u64 {
+    scratch.json(0, ["stats"])["bytes_stored"].as_u64().unwrap()
+}
+
+#[test]
+fn what_no_rule_keeps_is_forgotten_and_freed() {
+    let (scratch, all) = five();
+    let before = bytes(&scratch);
+    let planned = scratch.json(0, ["forget", "--keep-last", "2", "--dry-run"]);
+    assert_eq!(ids(&planned, "remove", None), all[..3]);
+    assert_eq!(ids(&planned, "keep", Some("snapshot")), all[3..]);
+    assert_eq!(planned["keep"][1]["reasons"][0], "last 1 of 2");
+    assert_eq!(planned["forgotten"], serde_json::json!([]));
+    assert_eq!(scratch.json(0, ["list"])["snapshots"].as_array().unwrap().len(), 5);
+
+    let done = scratch.json(0, ["forget", "--keep-last", "2", "--undelete-for", "0s", "--reason", "old"]);
+    assert_eq!(ids(&done, "forgotten", None), all[..3]);
+    assert_eq!(ids(&scratch.json(0, ["list"]), "snapshots", Some("id")), all[3..]);
+    let waiting = scratch.json(0, ["undelete"]);
+    assert_eq!(waiting["forgotten"].as_array().unwrap().len(), 3);
+    assert_eq!(waiting["forgotten"][0]["reason"], "old");
+
+    let undeleted = scratch.json(0, ["undelete", &all[1][..12]]);
+    assert_eq!(undeleted["snapshot"], all[1].as_str());
+    let planned = scratch.json(0, ["prune", "--dry-run"]);
+    assert_eq!(planned["expired"].as_array().unwrap().len(), 2);
+    assert_eq!(bytes(&scratch) / 1000, (before + 3000) / 1000, "a dry run frees nothing");
+    let pruned = scratch.json(0, ["prune"]);
+    let freed = pruned["bytes_freed"].as_u64().unwrap();
+    assert_eq!(pruned["bytes_unneeded"], planned["bytes_unneeded"]);
+    assert!(freed > 2_900_000, "{pruned:#}");
+    assert!(bytes(&scratch) < before - freed + 20_000);
+
+    for id in [&all[1], &all[3], &all[4]] {
+        scratch.json(0, ["restore", id, "--to", &format!("restored-{id}"), "--verify"]);
+    }
+    assert_eq!(listing(&scratch.path(&format!("restored-{}/tree", all[4]))), listing(&scratch.path("tree")));
+    scratch.json(0, ["verify", "--level", "content"]);
+    scratch.json(4, ["restore", &all[0], "--to", "gone"]);
+    scratch.json(4, ["undelete", &all[0]]);
+    let again = scratch.json(0, ["prune"]);
+    assert_eq!((again["bytes_freed"].as_u64(), again["packs_unneeded"].as_u64()), (Some(0), Some(0)));
+}
+
+#[test]
+fn snapshots_are_forgotten_by_name_and_held() {
+    let (scratch, all) = five();
+    let held = scratch.json(0, ["hold", &all[0], "--until", "90d", "--reason", "a lawsuit"]);
+    assert_eq!(
+        (held["snapshot"].as_str(), held["reason"].as_str()),
+        (Some(all[0].as_str()), Some("a lawsuit"))
+    );
+    let refused = scratch.json(1, ["forget", &all[0], &all[1]]);
+    assert_eq!(refused["error"]["kind"], "denied", "{refused:#}");
+    assert_eq!(scratch.json(0, ["list"])["snapshots"].as_array().unwrap().len(), 5);
+    let holds = scratch.json(0, ["hold"]);
+    assert_eq!(holds["holds"][0]["hold"], held["hold"]);
+    scratch.json(0, ["hold", &all[0], "--release", held["hold"].as_str().unwrap()]);
+    let forgotten = scratch.json(0, ["forget", &all[0][..10], &all[1]]);
+    assert_eq!(ids(&forgotten, "remove", None), all[..2]);
+    scratch.json(0, ["prune"]);
+    assert_eq!(ids(&scratch.json(0, ["list"]), "snapshots", Some("id")), all[2..]);
+    scratch.json(0, ["verify"]);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let scratch = Scratch::with_repository();
+    scratch.snapshot();
+    for (code, arguments) in [
+        (2, &["forget"][..]),
+        (2, &["forget", "latest", "--keep-last", "1"]),
+        (2, &["forget", "--keep-last", "0"]),
+        (2, &["forget", "--keep-daily", "7", "--time-zone", "Atlantis/Capital"]),
+        (2, &["forget", "--keep-within", "soon"]),
+        (2, &["forget", "--keep-last", "1", "--group-by", "weather"]),
+        (2, &["hold", "latest", "--until", "someday"]),
+        (4, &["forget", "0123456789"]),
+        (4, &["undelete", "0123456789"]),
+        (2, &["prune", "--wait", "long"]),
+    ] {
+        scratch.json(code, arguments.iter().copied());
+    }
+    assert_eq!(scratch.json(0, ["list"])["snapshots"].as_array().unwrap().len(), 1);
+}
