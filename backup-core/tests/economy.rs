@@ -100,7 +100,9 @@ async fn one_changed_file_in_a_directory_of_100_000_stores_little_beyond_its_chu
         let beyond = sink.total_bytes() - before - bytes as u64;
         println!("a changed file of {bytes} bytes among 100,000 stored {beyond} bytes beyond it");
         assert!(beyond < 128 * KIB, "{beyond}");
-        assert!(sink.total_bytes() - before - report.bytes_stored < KIB, "the report counts what is put");
+        // The registration of the session before goes with each backup.
+        let stored = sink.total_bytes() - before;
+        assert!(stored.abs_diff(report.bytes_stored) < KIB, "the report counts what is put");
     }
     // A file more and a file less are no worse.
     entries.remove(70_000);

@@ -17,7 +17,7 @@ use crate::observer::Event;
 use crate::report::BackupReport;
 use crate::source::{Source, SourceInfo};
 use crate::transform::{ObjectType, Transform};
-use crate::{Error, Finished, JobContext, Result, SnapshotId, SnapshotInfo, Timestamp};
+use crate::{Error, Finished, JobContext, Progress, Result, SnapshotId, SnapshotInfo, Timestamp};
 
 mod assemble;
 mod attributes;
@@ -146,6 +146,14 @@ impl Repository {
         let run = Run { repository: self, source, info, options, job, put: put.clone() };
         let made = if options.dry_run { run.make_dry().await? } else { run.make_and_commit().await? };
         let Made { document, mut report, .. } = made;
+        job.emit(&Event::Progress(Progress {
+            entries_done: report.entries,
+            entries_total: None,
+            bytes_done: report.bytes_logical,
+            bytes_total: None,
+            bytes_stored: put.bytes(),
+            current: None,
+        }));
         report.snapshot = (!options.dry_run).then_some(document.info.id);
         report.bytes_stored = put.bytes();
         report.objects_stored = put.objects();

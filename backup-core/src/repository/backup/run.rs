@@ -203,7 +203,6 @@ impl Run<'_> {
             owners: owners.within_limits(),
             repository: repository.id(),
         };
-        shared.emit_progress();
         let report = BackupReport {
             snapshot: None,
             outcome,
