@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
 use super::control::ControlListing;
@@ -18,6 +19,7 @@ use crate::{Error, ErrorKind, JobContext, ObjectKey, Result, SinkExt, SnapshotId
 const BEAT_EVERY: Duration = Duration::from_secs(limits::SESSION_BEAT_SECONDS as u64);
 /// Files of others' decided sessions that one session deletes in passing.
 const TIDIED_MAX: usize = 64;
+const TIDIED_AT_ONCE: usize = 16;
 
 /// A registered writer.
 #[derive(Debug)]
@@ -209,17 +211,13 @@ impl Repository {
 
     /// Deletes what decided sessions among these leave behind, a little of it: nobody waits for them any more.
     pub(crate) async fn tidy_sessions(&self, decided: &[SnapshotId], listing: &ControlListing) {
-        let mut left = TIDIED_MAX;
-        for id in decided {
-            let Some(session) = listing.sessions.get(id) else { continue };
-            for name in files_of(*id, session.open, &session.beats) {
-                if left == 0 {
-                    return;
-                }
-                left = left.saturating_sub(1);
-                delete(self.store(), name).await;
-            }
-        }
+        let names = decided.iter().flat_map(|id| {
+            let session = listing.sessions.get(id);
+            session.into_iter().flat_map(|session| files_of(*id, session.open, &session.beats))
+        });
+        let names: Vec<ControlKey> = names.take(TIDIED_MAX).collect();
+        let deletes = stream::iter(names);
+        deletes.for_each_concurrent(TIDIED_AT_ONCE, |name| delete(self.store(), name)).await;
     }
 }
 

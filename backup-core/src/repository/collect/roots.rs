@@ -79,8 +79,8 @@ impl Repository {
         for (key, reason) in &index.unreadable {
             report.damaged_objects.push(DamagedObject { object: key.to_string(), reason: reason.clone() });
         }
-        // What earlier collections swept, and what ever was swept, does not exist.
-        let bars = self.bars(&control, job).await?;
+        // What was swept does not exist. What a later collection condemns beside this one, which it has abandoned, does.
+        let bars = self.bars(&control.sweeping(), job).await?;
         let barred = bars.packs(&index)?;
         let mut usable = Bits::default();
         for pack in &listed {
