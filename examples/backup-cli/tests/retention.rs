@@ -52,7 +52,8 @@ fn what_no_rule_keeps_is_forgotten_and_freed() {
     assert_eq!(undeleted["snapshot"], all[1].as_str());
     let planned = scratch.json(0, ["prune", "--dry-run"]);
     assert_eq!(planned["expired"].as_array().unwrap().len(), 2);
-    assert_eq!(bytes(&scratch) / 1000, (before + 3000) / 1000, "a dry run frees nothing");
+    // Tombstones and a fate have come.
+    assert!((before..before + 20_000).contains(&bytes(&scratch)), "a dry run frees nothing");
     let pruned = scratch.json(0, ["prune"]);
     let freed = pruned["bytes_freed"].as_u64().unwrap();
     assert_eq!(pruned["bytes_unneeded"], planned["bytes_unneeded"]);

@@ -76,7 +76,7 @@ impl Repository {
         let listed = self.list_packs(job).await?;
         let Rooted { index, roots, control } = self.list_roots(now, gone, job).await?;
         report.snapshots = roots.len() as u64;
-        for (key, reason) in &index.unreadable {
+        for (key, reason) in index.unreadable.iter().chain(&control.unreadable) {
             report.damaged_objects.push(DamagedObject { object: key.to_string(), reason: reason.clone() });
         }
         // What was swept does not exist. What a later collection condemns beside this one, which it has abandoned, does.

@@ -18,7 +18,7 @@ use crate::repository::Repository;
 use crate::repository::keys::ControlKey;
 use crate::repository::store::Store;
 use crate::transform::ObjectType;
-use crate::{Error, ErrorKind, JobContext, ObjectMeta, Result, SnapshotId, limits};
+use crate::{Error, ErrorKind, JobContext, ObjectKey, ObjectMeta, Result, SnapshotId, limits};
 
 /// What stands under `control/`. What a digest names is final and overrules every file.
 #[derive(Debug, Default)]
@@ -30,6 +30,9 @@ pub(crate) struct Control {
     pub(crate) collections: BTreeMap<u64, Collection>,
     /// Snapshots that have a tombstone.
     pub(crate) forgotten: BTreeMap<SnapshotId, Forgotten>,
+    /// Decisions of sessions that cannot be read, and why. These sessions count as undecided, which costs time: what
+    /// they stored is there, but nobody relies upon it without naming it again.
+    pub(crate) unreadable: Vec<(ObjectKey, String)>,
     digests: Vec<Arc<Digested>>,
 }
 
@@ -158,15 +161,24 @@ impl Control {
 }
 
 impl Repository {
-    /// Reads what everybody must know who resolves references: decisions and digests.
+    /// Reads what everybody must know who resolves references: decisions and digests, as far as they can be read.
     pub(crate) async fn read_decisions(&self, listed: &[ObjectMeta], job: &JobContext) -> Result<Control> {
+        self.read_decisions_and_digests(listed, Damage::PassedOver, job).await
+    }
+
+    async fn read_decisions_and_digests(
+        &self,
+        listed: &[ObjectMeta],
+        damage: Damage,
+        job: &JobContext,
+    ) -> Result<Control> {
         let listing = ControlListing::of(listed);
         let decided = listing.sessions.iter().filter(|(_, session)| session.decision).map(|(id, _)| *id);
-        let (decided, digests) = tokio::try_join!(
+        let ((decided, unreadable), digests) = tokio::try_join!(
             self.read_decided(decided.collect(), job),
-            self.read_digests(listing.digests.iter().copied().collect(), Damage::Fails, job),
+            self.read_digests(listing.digests.iter().copied().collect(), damage, job),
         )?;
-        Ok(Control { listing, decided, digests, ..Control::default() })
+        Ok(Control { listing, decided, unreadable, digests, ..Control::default() })
     }
 
     /// Reads which snapshots are forgotten, as far as it can be read: for listings.
@@ -183,7 +195,7 @@ impl Repository {
     pub(crate) async fn read_control(&self, listed: &[ObjectMeta], job: &JobContext) -> Result<Control> {
         let listing = ControlListing::of(listed);
         let (mut control, collections, forgotten) = tokio::try_join!(
-            self.read_decisions(listed, job),
+            self.read_decisions_and_digests(listed, Damage::Fails, job),
             self.read_collections(&listing, job),
             self.read_fates(&listing, Damage::Fails, job),
         )?;
@@ -242,24 +254,39 @@ impl Repository {
         &self,
         sessions: Vec<SnapshotId>,
         job: &JobContext,
-    ) -> Result<BTreeMap<SnapshotId, bool>> {
+    ) -> Result<(BTreeMap<SnapshotId, bool>, Vec<(ObjectKey, String)>)> {
         let reads = sessions.into_iter().map(|id| async move {
             let key = ControlKey::SessionDecision(id).key()?;
-            let bytes = match self.store().get_whole(&key, limits::CONTROL_BYTES_MAX, job).await {
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            let (session, committed) = document::open_decision(&*self.store().protection, &bytes)
-                .map_err(|e| e.with_object(&key))?;
-            if session != id {
-                let message = "holds another session's decision than its name says";
-                return Err(Error::corruption(message).with_object(&key));
+            let bytes = self.store().get_whole(&key, limits::CONTROL_BYTES_MAX, job).await;
+            let opened = bytes.and_then(|bytes| document::open_decision(&*self.store().protection, &bytes));
+            let wrong = "holds another session's decision than its name says";
+            match opened {
+                Ok((session, committed)) if session == id => Ok(Some(Ok((id, committed)))),
+                Ok(_) => Ok(Some(Err((key, wrong.to_owned())))),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                // Also a header that was changed.
+                Err(error)
+                    if error.is_corruption()
+                        || matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Denied) =>
+                {
+                    tracing::warn!(%key, %error, "a session's decision cannot be read");
+                    Ok(Some(Err((key, error.message().to_owned()))))
+                }
+                Err(error) => Err(error),
             }
-            Ok(Some((id, committed)))
         });
-        let reads = stream::iter(reads).buffer_unordered(job.resources().requests());
-        reads.try_filter_map(|read| async move { Ok(read) }).try_collect().await
+        let mut reads = stream::iter(reads).buffer_unordered(job.resources().requests());
+        let (mut decided, mut unreadable) = (BTreeMap::new(), Vec::new());
+        while let Some(read) = reads.try_next().await? {
+            match read {
+                Some(Ok((id, committed))) => {
+                    decided.insert(id, committed);
+                }
+                Some(Err(damage)) => unreadable.push(damage),
+                None => {}
+            }
+        }
+        Ok((decided, unreadable))
     }
 
     async fn read_digests(

@@ -20,16 +20,25 @@ pub(crate) fn acknowledged(ran: &Ran) -> Vec<String> {
     all.filter_map(|report| report["snapshot"].as_str().map(str::to_owned)).collect()
 }
 
-/// What a command has deleted that needs not delete anything, of what was there before: a run that failed before it stored
-/// anything may take its own registration back.
+/// What a command has deleted that needs not delete anything: a run that failed before it stored anything may take its own
+/// registration back, and each may remove those of sessions that are decided.
 pub(crate) fn deleted<S: Sink + ?Sized>(
     recording: &RecordingSink<S>,
     before: &BTreeSet<String>,
+    after: &BTreeSet<String>,
 ) -> Vec<String> {
     let deletes = recording.calls().into_iter().filter(|call| call.operation == Operation::Delete);
-    let is_own =
-        |key: &str| key.starts_with("control/sessions/") && key.ends_with("/open") && !before.contains(key);
-    deletes.map(|call| call.key).filter(|key| !is_own(key)).collect()
+    let may_go = |key: &str| {
+        let Some((session, name)) =
+            key.strip_prefix("control/sessions/").and_then(|rest| rest.split_once('/'))
+        else {
+            return false;
+        };
+        let outcomes = [format!("snapshots/{session}"), format!("control/sessions/{session}/decision")];
+        let decided = outcomes.iter().any(|outcome| before.contains(outcome) || after.contains(outcome));
+        name == "open" && (decided || !before.contains(key))
+    };
+    deletes.map(|call| call.key).filter(|key| !may_go(key)).collect()
 }
 
 /// The keys of all objects of a store.

@@ -7,7 +7,7 @@ use backup_cli::exit::Exit;
 use backup_core::testing::{FailingSink, Fault, Manner, Operation, RecordingSink};
 use backup_core::{ObjectKey, Sink};
 
-use crate::judge::{INDEX, Judge, acknowledged, deleted};
+use crate::judge::{INDEX, Judge, acknowledged, deleted, keys_of};
 use crate::stores::Store;
 use crate::verbs::{Base, Does, State, Verb};
 use crate::world::{Objects, Ran, Stop, World, copy_of, objects};
@@ -111,7 +111,7 @@ impl Point {
         let deletes =
             ["init", "repair bad index", "repair index", "key remove", "check"].contains(&verb.name);
         let before: BTreeSet<String> = objects_before.keys().map(ToString::to_string).collect();
-        let deleted = deleted(&recording, &before);
+        let deleted = deleted(&recording, &before, &keys_of(&*store).await);
         assert!(deletes || deleted.is_empty(), "{}: {deleted:?} were deleted", judge.what);
         // What was its process's last call ends the sink: the next process has another.
         if verb.reads() {

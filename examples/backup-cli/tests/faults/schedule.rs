@@ -98,7 +98,7 @@ pub(crate) async fn try_schedule(world: &World, base: &Base, what: &str, steps: 
         if step.is(|manner| manner == Manner::CutShort) {
             broken.extend(failing.struck_at());
         }
-        let deleted = deleted(&recording, &before);
+        let deleted = deleted(&recording, &before, &keys_of(&*store.sink).await);
         assert!(step.act == Act::Repair || deleted.is_empty(), "{what}: {step:?} has deleted {deleted:?}");
         // Of what was read or listed in part, or was refused, a repair takes less into the index.
         let in_part = step.is(|manner| matches!(manner, Manner::CutShort | Manner::Stale { .. }));
