@@ -137,6 +137,8 @@ struct Replayed {
     nodes: Vec<Node>,
     stored: BTreeMap<String, Vec<u8>>,
     deleted: BTreeSet<String>,
+    /// Files that somebody has set out to delete.
+    removed: BTreeSet<String>,
     deeds: Vec<Deed>,
 }
 
@@ -152,7 +154,13 @@ type Survivors = BTreeMap<String, Option<Vec<u8>>>;
 impl Replayed {
     fn new() -> Self {
         let root = Node::Directory { now: BTreeMap::new(), durable: BTreeMap::new() };
-        Self { nodes: vec![root], stored: BTreeMap::new(), deleted: BTreeSet::new(), deeds: Vec::new() }
+        Self {
+            nodes: vec![root],
+            stored: BTreeMap::new(),
+            deleted: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            deeds: Vec::new(),
+        }
     }
 
     fn node(&self, path: &str) -> usize {
@@ -213,6 +221,7 @@ impl Replayed {
                 names.insert(name.to_owned(), node);
             }
             Step::RemoveFile(path) | Step::RemoveDirectory(path) => {
+                self.removed.insert(path.clone());
                 self.remove(path);
             }
             Step::Stored(key) => {
@@ -261,8 +270,8 @@ impl Replayed {
                 match found.get(key) {
                     Some(Some(there)) if there == bytes => {}
                     Some(_) => return Some(format!("{key} is not whole")),
-                    // The registration of a session that is decided: somebody is removing it.
-                    None if key.starts_with("control/sessions/") => {}
+                    // Somebody is deleting it.
+                    None if self.removed.contains(key) => {}
                     None => return Some(format!("{key} is gone")),
                 }
             }
