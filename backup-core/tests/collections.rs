@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use backup_core::format::document::{self, FenceDocument};
 use backup_core::report::{CollectReport, CollectionOutcome};
 use backup_core::repository::{BackupOptions, CollectOptions, ForgetOptions};
 use backup_core::testing::{FailingSink, Fault, Operation, RecordingSink};
 use backup_core::time::ManualClock;
 use backup_core::{
-    Clock, ErrorKind, JobContext, ObjectKey, Resources, Result, Sink, SinkExt, SnapshotId, Source,
-    SourceInfo, SourceRun, Timestamp,
+    Clock, ErrorKind, JobContext, ObjectKey, ObjectType, Resources, Result, Sink, SinkExt, SnapshotId,
+    Source, SourceInfo, SourceRun, Timestamp,
 };
 use backup_sinks::MemorySink;
 use common::{
@@ -350,6 +351,13 @@ async fn a_writer_that_comes_later_does_not_use_what_is_condemned() {
     let report = collect(&setup).await;
     assert_eq!((report.outcome, report.sessions_waiting.len()), (CollectionOutcome::Waiting, 1));
     let other = setup.reopen(Arc::new(sink.clone())).await.unwrap();
+    // Nor does it write where it cannot know what is condemned.
+    let part = ObjectKey::new("control/collections/0/parts/0").unwrap();
+    let bytes = sink.get_whole(&part, 1 << 20).await.unwrap();
+    sink.delete(&part).await.unwrap();
+    let error = other.backup(&first).await.unwrap_err();
+    assert!(error.is_corruption() && error.object() == Some(part.as_str()), "{error}");
+    sink.put(&part, bytes).await.unwrap();
     let stored = other.backup(&first).await.unwrap();
     assert!(stored.bytes_added > 300_000, "what is condemned is stored again: {stored:?}");
     later(&clock, 3600);
@@ -505,6 +513,27 @@ async fn two_collections_at_once_disturb_neither_each_other_nor_writers() {
         }
         fresh.assert_clean().await;
     }
+}
+
+#[tokio::test]
+async fn the_fence_of_a_session_that_makes_no_snapshot_stays() {
+    let (setup, sink) = in_memory(Protect::Plain, SMALL).await;
+    let (setup, _) = begun(setup).await;
+    let session = SnapshotId::from_bytes([0xab; 16]);
+    let repository = setup.repository.id();
+    let fence = FenceDocument { fence: true, session, repository, time: setup.job.now() };
+    let fence = document::seal(&*setup.protection, ObjectType::Session, [3; 32], &fence).unwrap();
+    let key = ObjectKey::new(format!("control/sessions/{session}/decision")).unwrap();
+    sink.put(&key, fence).await.unwrap();
+    // Without it the session, a merge that slept, say, could still decide, and delete what it believes to have replaced.
+    for round in 0..2 {
+        let id = setup.store(&source(round)).await;
+        forget(&setup, id).await;
+        collect(&setup).await;
+        setup.repository.compact_index(&setup.job).await.unwrap();
+    }
+    assert_eq!(sink.list_all(key.as_str()).await.unwrap().len(), 1);
+    setup.assert_clean().await;
 }
 
 #[tokio::test]

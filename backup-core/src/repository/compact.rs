@@ -1,6 +1,6 @@
 //! Merging index segments: few of many, and without the packs that were swept.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::control::{Bars, Control};
 use super::index::Segment;
@@ -64,8 +64,12 @@ impl Repository {
         let committed = self.committed_among(&outcomes, &control);
         let mut looked = Vec::new();
         let mut named: HashSet<SweptName> = HashSet::new();
+        let mut all_read = true;
         for meta in listed {
-            let Some(segment) = self.segment(&meta, job).await? else { continue };
+            let Some(segment) = self.segment(&meta, job).await? else {
+                all_read = false;
+                continue;
+            };
             let is_committed = committed.contains(&segment.head.session);
             let (mut names_swept, mut names_others) = (false, false);
             segment.each_pack(|record| {
@@ -127,15 +131,17 @@ impl Repository {
             store.sink.delete(&looked.meta.key).await.map_err(|e| e.with_object(&looked.meta.key))?;
         }
         report.segments_deleted = deleted.len() as u64;
-        let mut with_segments: HashMap<SnapshotId, usize> = HashMap::new();
-        for looked in gone.iter().chain(&current).chain(&others) {
-            let count = with_segments.entry(looked.session).or_default();
-            if !deleted.iter().any(|deleted| deleted.digest == looked.digest) {
-                *count = count.saturating_add(1);
-            }
+        // Of whom one is that cannot be read nobody knows: all decisions stay.
+        if !all_read {
+            return Ok(report);
         }
-        for id in control.decided.keys() {
-            if with_segments.get(id).is_none_or(|count| *count == 0) {
+        let deleted: HashSet<[u8; 32]> = deleted.iter().map(|looked| looked.digest).collect();
+        let left = gone.iter().chain(&current).chain(&others);
+        let left = left.filter(|looked| !deleted.contains(&looked.digest));
+        let with_segments: HashSet<SnapshotId> = left.map(|looked| looked.session).collect();
+        // Not those of sessions that were shut out: without its fence such a session could still decide.
+        for (id, _) in control.decided.iter().filter(|(_, committed)| **committed) {
+            if !with_segments.contains(id) {
                 let listed = control.listing.sessions.get(id);
                 let files = listed.into_iter().flat_map(|s| files_of(*id, s.open, &s.beats));
                 // The decision last: without it the session would be one that nobody has decided.

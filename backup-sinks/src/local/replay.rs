@@ -230,6 +230,7 @@ impl Replayed {
                     self.stored.insert(key.clone(), now.clone());
                 }
                 self.deleted.remove(key);
+                self.removed.remove(key);
             }
             Step::Deleted(key) => {
                 self.stored.remove(key);

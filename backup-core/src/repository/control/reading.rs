@@ -15,10 +15,10 @@ use crate::format::control::{
 };
 use crate::format::document;
 use crate::repository::Repository;
-use crate::repository::keys::ControlKey;
+use crate::repository::keys::{self, ControlKey};
 use crate::repository::store::Store;
 use crate::transform::ObjectType;
-use crate::{Error, ErrorKind, JobContext, ObjectKey, ObjectMeta, Result, SnapshotId, limits};
+use crate::{Error, ErrorKind, JobContext, ObjectKey, ObjectMeta, Result, SinkExt, SnapshotId, limits};
 
 /// What stands under `control/`. What a digest names is final and overrules every file.
 #[derive(Debug, Default)]
@@ -211,7 +211,6 @@ impl Repository {
         for (number, collection) in &control.collections {
             let mut part = 0_u32;
             for digest in collection.parts() {
-                // Deleted since it was listed: then a digest names what it swept.
                 if let Some(names) = self.read_part(*number, part, digest, job).await? {
                     bars.extend(names.swept());
                 }
@@ -224,7 +223,8 @@ impl Repository {
         Ok(bars)
     }
 
-    /// The names of a collection that stand in a part, or none if the part is deleted.
+    /// The names of a collection that stand in a part, or none if the part is deleted because the collection is finished by
+    /// now: then a digest names what it swept. A part that is merely gone is damage, as nobody knows what to bar.
     pub(crate) async fn read_part(
         &self,
         collection: u64,
@@ -235,7 +235,13 @@ impl Repository {
         let key = ControlKey::CollectionPart(collection, part).key()?;
         let bytes = match self.store().get_whole(&key, limits::SNAPSHOT_BYTES_MAX, job).await {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let listed = self.store().sink.list_all(keys::DIGESTS).await?;
+                if self.read_control(&listed, job).await?.finished() > collection {
+                    return Ok(None);
+                }
+                return Err(error.with_kind(ErrorKind::Corruption));
+            }
             Err(error) => return Err(error),
         };
         let wrong = || Error::corruption("is not what its collection condemned").with_object(&key);
@@ -295,6 +301,7 @@ impl Repository {
         damage: Damage,
         job: &JobContext,
     ) -> Result<Vec<Arc<Digested>>> {
+        self.digest_cache().retain(&ids);
         let reads = ids.into_iter().map(|id| async move {
             if let Some(known) = self.digest_cache().get(id) {
                 return Ok(Some(known));
@@ -391,6 +398,12 @@ impl Repository {
 impl DigestCache {
     fn get(&self, id: SnapshotId) -> Option<Arc<Digested>> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get(&id).cloned()
+    }
+
+    /// Lets go of those that are no longer listed.
+    fn retain(&self, listed: &[SnapshotId]) {
+        let mut held = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        held.retain(|id, _| listed.contains(id));
     }
 
     fn insert(&self, id: SnapshotId, digest: Arc<Digested>) {
