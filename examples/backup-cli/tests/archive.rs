@@ -82,13 +82,16 @@ fn what_is_damaged_is_left_out_of_an_archive_and_named() {
     bytes[middle] ^= 1;
     fs::write(&pack, bytes).unwrap();
     let report = scratch.json(3, ["restore", "latest", "--tar", "archive.tar"]);
-    assert!(report["failed"].to_string().contains("tree/"), "{report:#}");
     extract(&scratch, fs::File::open(scratch.path("archive.tar")).unwrap().into(), "out");
+    let failed = report["failed"].to_string();
     let mut whole = 0;
     for number in 0..3 {
-        let Ok(content) = fs::read(scratch.path(&format!("out/tree/{number}"))) else { continue };
+        let content = fs::read(scratch.path(&format!("out/tree/{number}"))).ok();
+        assert_ne!(content.is_some(), failed.contains(&format!("tree/{number}")), "{number}: {report:#}");
+        let Some(content) = content else { continue };
         assert!(content == common::pseudo_random(30_000_000, number), "{number} is not what it was");
         whole += 1;
     }
-    assert_eq!(whole, 2);
+    // Two files are read at once, so that the frame that is damaged may hold chunks of both.
+    assert!((1..=2).contains(&whole), "{report:#}");
 }
