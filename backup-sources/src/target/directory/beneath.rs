@@ -104,8 +104,7 @@ impl Beneath {
 
     /// Whether nothing stands in the root yet, as far as can be seen.
     pub(super) fn is_empty(&self) -> bool {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(root) = rustix::fs::openat(&self.root, c".", flags, Mode::empty()) else { return false };
+        let Ok(root) = self.open_root() else { return false };
         let Ok(entries) = rustix::fs::Dir::read_from(&root) else { return false };
         let mut others = entries.filter(
             |entry| !matches!(entry, Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..")),
@@ -113,11 +112,10 @@ impl Beneath {
         others.next().is_none()
     }
 
-    /// Makes everything below the root durable.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    /// The root, to be read or synced.
+    pub(super) fn open_root(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(&self.root, c".", flags, Mode::empty())?;
-        Ok(rustix::fs::syncfs(root)?)
+        Ok(rustix::fs::openat(&self.root, c".", flags, Mode::empty())?)
     }
 
     /// The directory that `name` stands in, made if need be, and the last component of `name`.

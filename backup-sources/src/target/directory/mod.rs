@@ -5,6 +5,7 @@ mod beneath;
 mod compare;
 mod complete;
 mod content;
+mod durable;
 mod left;
 mod locks;
 mod meet;
@@ -28,6 +29,7 @@ use crate::system;
 use attributes::Wanted;
 pub(super) use beneath::Beneath;
 pub(super) use compare::{Comparing, Restoring};
+use durable::Durable;
 use left::LeftOwners;
 use locks::Locks;
 use names::Numbers;
@@ -124,6 +126,7 @@ struct Settings {
 #[derive(Debug)]
 struct Opened {
     beneath: Beneath,
+    durable: Durable,
     settings: Settings,
     /// Owners and the bits that go with them are restored.
     owners: bool,
@@ -241,6 +244,11 @@ impl Opened {
         let beneath = Beneath::open(root).map_err(|error| {
             Error::io(format!("the target directory `{}` cannot be opened", root.display()), error)
         })?;
+        let durable = Durable::new(&beneath).map_err(|error| {
+            let what =
+                format!("the target directory `{}` cannot be read, and so not be synced", root.display());
+            Error::io(what, error)
+        })?;
         let owners = settings.sets_owners();
         let (euid, egid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let numbers = settings.numbers(names);
@@ -250,6 +258,7 @@ impl Opened {
         })?;
         Ok(Self {
             beneath,
+            durable,
             settings,
             owners,
             euid,
@@ -324,8 +333,8 @@ impl Target for DirectoryTarget {
             let failed = opened.locks.set(&opened.beneath);
             opened.staging.sweep();
             opened
-                .beneath
-                .sync()
+                .durable
+                .finish()
                 .map_err(|error| Error::io(format!("`{}` cannot be made durable", root.display()), error))?;
             Ok(failed)
         })

@@ -280,7 +280,9 @@ impl BlockingWriter for FileWriter {
     }
 
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let part = offset..offset.saturating_add(u64::try_from(bytes.len()).unwrap_or_default());
+        let len = u64::try_from(bytes.len()).unwrap_or_default();
+        let part = offset..offset.saturating_add(len);
+        self.opened.durable.wrote(len);
         let sparse = self.opened.is_sparse(&self.wanted);
         let write = |file: &OwnedFd, punch: bool| match sparse {
             // What is left out at the end becomes a hole when the file gets its length.
@@ -313,6 +315,7 @@ impl BlockingWriter for FileWriter {
 
     fn finish(mut self: Box<Self>, len: u64) -> io::Result<Vec<String>> {
         let mut notes = Vec::new();
+        self.opened.durable.finished_file();
         match std::mem::replace(&mut self.state, State::Kept) {
             State::Kept => {}
             State::Current { file } => self.apply(&file, false, &mut notes),
