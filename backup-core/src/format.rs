@@ -6,6 +6,7 @@ pub mod control;
 pub mod directory;
 pub mod document;
 pub mod entries;
+pub mod evidence;
 pub mod log;
 pub mod object;
 pub mod page;

@@ -119,7 +119,7 @@ pub use repository::{
 pub use resources::Resources;
 pub use retention::{Decision, RetentionPolicy, SnapshotFacts};
 pub use sink::{Fetched, GetRange, ObjectKey, ObjectMeta, PutOutcome, Sink, SinkExt};
-pub use snapshot::{SnapshotId, SnapshotInfo};
+pub use snapshot::{Origin, SnapshotId, SnapshotInfo};
 pub use source::{Chunking, Content, EntryOrder, Finished, Item, Source, SourceInfo, SourceRun};
 pub use target::{BlockingWriter, Target, WriteOrder, Writer};
 pub use time::{Clock, SystemClock, Timestamp};

@@ -90,6 +90,30 @@ pub const BACKUP_SESSIONS_MAX: usize = 4;
 pub const CONDEMNED_PART_NAMES: usize = 50_000;
 /// Names that one collection condemns at most; what is left is for the next one.
 pub const CONDEMNED_NAMES_MAX: usize = 1 << 20;
+/// Seconds by which a writer's clock may be ahead of the store's before its snapshots count for nothing.
+pub const CLOCKS_DIFFER_SECONDS_MAX: i64 = 3600;
+/// Seconds that a run may take before the time at which it says it began counts for nothing.
+pub const RUN_SECONDS_MAX: i64 = 14 * 86_400;
+/// Objects with the times of snapshots that are left as they are; more are merged.
+pub const OBSERVED_OBJECTS_MAX: usize = 8;
+/// Snapshots in one such object.
+pub const OBSERVED_SNAPSHOTS: usize = 100_000;
+/// Bytes of the object that is given up for a collection where the store is full.
+pub const RESERVE_BYTES: usize = 256 * 1024;
+/// Names that such a collection condemns at most: they and all that belongs to it take less than that object did.
+pub const CONDEMNED_NAMES_IN_RESERVE: usize = 256;
+/// Forgotten snapshots that such a collection lets expire at most.
+pub const EXPIRED_IN_RESERVE: usize = 8;
+/// Packs of less than this are small: many of them are written anew as one.
+pub const SMALL_PACK_BYTES: usize = PACK_TARGET_BYTES / 8;
+/// Small packs of one kind that do no harm.
+pub const SMALL_PACKS_MAX: usize = 32;
+/// Packs that one call writes anew at most, whatever was asked for.
+pub const REPACKED_PACKS_MAX: usize = 1 << 16;
+/// Bytes of a report that evidence holds; of a longer one it holds that it is too long.
+pub const EVIDENCE_REPORT_BYTES_MAX: usize = 512 * 1024;
+/// Evidence that is read to find out when what was verified, the newest.
+pub const EVIDENCE_READ_MAX: usize = 1000;
 /// Names that a collection can rescue; one that would have to rescue more is abandoned.
 pub const RESCUED_NAMES_MAX: usize = 50_000;
 /// Names in one digest.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{BackupReport, Outcome};
+use crate::report::BackupReport;
 use crate::repository::{BackupOptions, ParentChoice, Repository};
-use crate::retention::{Decision, RetentionPolicy, SnapshotFacts};
+use crate::retention::{Decision, RetentionPolicy};
 use crate::{Error, JobContext, Result, SnapshotInfo, Source, SourceInfo, Transform};
 
 /// What is backed up, how, and what is kept of it.
@@ -174,11 +174,10 @@ impl Pipeline {
         let Some(policy) = &self.policy else { return Ok(Vec::new()) };
         let info = self.source.info();
         let (snapshots, _) = repository.snapshots_and_damage(job).await?;
-        let facts: Vec<_> = snapshots
-            .into_iter()
-            .filter(|snapshot| self.is_of_series(&info, snapshot))
-            .map(facts_of)
-            .collect();
+        let (series, others): (Vec<_>, Vec<_>) =
+            snapshots.into_iter().partition(|snapshot| self.is_of_series(&info, snapshot));
+        drop(others);
+        let facts = repository.facts(&series, job).await?;
         Ok(policy.decide(&facts, job.now()))
     }
 
@@ -188,20 +187,6 @@ impl Pipeline {
             && snapshot.host == self.options.host
             && snapshot.label == self.options.label
             && snapshot.tenant == self.options.tenant
-    }
-}
-
-/// What a policy may know of a snapshot.
-fn facts_of(snapshot: SnapshotInfo) -> SnapshotFacts {
-    SnapshotFacts {
-        id: snapshot.id,
-        time: snapshot.stored.unwrap_or(snapshot.time),
-        source: snapshot.source,
-        host: snapshot.host,
-        label: snapshot.label,
-        tenant: snapshot.tenant,
-        tags: snapshot.tags,
-        complete: snapshot.outcome == Outcome::Complete,
     }
 }
 

@@ -243,6 +243,12 @@ pub struct CollectReport {
     pub packs_rescued: u64,
     /// There is more that nothing needs than one collection takes.
     pub more_unneeded: bool,
+    /// Packs that were written anew, or in a dry run would be: of what they held only what is needed is stored again.
+    pub packs_repacked: u64,
+    /// Their bytes.
+    pub bytes_repacked: u64,
+    /// There is more that is worth writing anew than the options permit, or than there is room for.
+    pub more_to_repack: bool,
     /// Objects that were deleted, by this call and whichever collection they are of.
     pub objects_deleted: u64,
     /// Bytes of the packs among them.
@@ -258,6 +264,23 @@ pub struct CollectReport {
 }
 
 impl CollectReport {
+    /// Forgets what an earlier collection of the same call found; what it did stays.
+    pub(crate) fn begin_collection(&mut self) {
+        *self = Self {
+            expired: std::mem::take(&mut self.expired),
+            packs_rescued: self.packs_rescued,
+            packs_repacked: self.packs_repacked,
+            bytes_repacked: self.bytes_repacked,
+            more_to_repack: self.more_to_repack,
+            objects_deleted: self.objects_deleted,
+            bytes_freed: self.bytes_freed,
+            damaged_objects: std::mem::take(&mut self.damaged_objects),
+            packs_unneeded: self.packs_unneeded,
+            bytes_unneeded: self.bytes_unneeded,
+            ..Self::default()
+        };
+    }
+
     /// Counts a pack of `len` bytes as kept, of whose `all` bytes of content `live` are needed.
     pub(crate) fn note_kept(&mut self, len: u64, live: u64, all: u64) {
         self.packs_kept = self.packs_kept.saturating_add(1);
@@ -272,6 +295,69 @@ impl CollectReport {
         self.packs_unneeded = self.packs_unneeded.saturating_add(1);
         self.bytes_unneeded = self.bytes_unneeded.saturating_add(len);
     }
+}
+
+/// A snapshot that was copied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CopiedSnapshot {
+    /// The original.
+    pub snapshot: SnapshotId,
+    /// The copy, in the other repository.
+    pub copy: SnapshotId,
+    /// Whether all of it could be read, when it was made and now.
+    pub outcome: Outcome,
+    /// What is missing in the copy.
+    pub skipped: SkippedItems,
+}
+
+/// What was copied into another repository.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct CopyReport {
+    /// The snapshots that were copied.
+    pub copied: Vec<CopiedSnapshot>,
+    /// Snapshots that were there.
+    pub already_there: u64,
+    /// Snapshots that could not be copied, and why.
+    pub damaged_objects: Vec<DamagedObject>,
+    /// Bytes of content that were read.
+    pub bytes_read: u64,
+    /// Bytes that were put into the other store.
+    pub bytes_copied: u64,
+    /// How long it took.
+    pub duration_seconds: f64,
+}
+
+/// How well something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthStatus {
+    /// As expected.
+    #[default]
+    Ok,
+    /// Somebody should look at it.
+    Warning,
+    /// Somebody must look at it now.
+    Critical,
+}
+
+/// One thing that was judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// What.
+    pub name: String,
+    /// How well it is.
+    pub status: HealthStatus,
+    /// Why.
+    pub message: String,
+}
+
+/// How well a repository is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HealthReport {
+    /// The worst of all checks.
+    pub status: HealthStatus,
+    /// What was judged.
+    pub checks: Vec<HealthCheck>,
 }
 
 /// What a merge of index segments did.

@@ -20,19 +20,24 @@ mod collect;
 mod compact;
 mod content;
 mod control;
+mod copy;
 mod diff;
 mod entries;
+mod evidence;
 mod file;
 mod forget;
 mod frames;
 mod guard;
+mod health;
 mod index;
 mod keys;
 mod known;
 mod listing;
 mod merge;
+mod observed;
 mod outcomes;
 mod pieces;
+mod process;
 mod reader;
 mod repair;
 mod restore;
@@ -51,17 +56,19 @@ mod verify;
 mod views;
 
 pub use backup::{BackupOptions, ParentChoice};
-pub use collect::CollectOptions;
+pub use collect::{CollectOptions, RepackOptions};
 pub use diff::{Change, ChangeKind, DiffStream};
 pub use entries::EntryStream;
+pub use evidence::{Done, Evidence, Ledger};
 pub use file::StoredFile;
 pub use forget::ForgetOptions;
+pub use health::HealthOptions;
 pub use pieces::{Piece, PieceReader};
 pub use restore::{RestoreOptions, Selection};
 pub use snapshot::Snapshot;
 pub use source::SnapshotSource;
 pub use tree_view::{Children, SnapshotTree, TreeEntry};
-pub use verify::{VerifyLevel, VerifyOptions, verify_keyless};
+pub use verify::{Slices, VerifyLevel, VerifyOptions, verify_keyless};
 
 use control::DigestCache;
 use frames::FrameCache;
@@ -156,7 +163,12 @@ impl Repository {
             let message = "the store overwrites objects although asked to create them only; it cannot hold a repository";
             return Err(Error::new(ErrorKind::Unsupported, message).with_object(&key));
         }
-        Ok(Self::with(store, parameters))
+        let repository = Self::with(store, parameters);
+        // The repository is there, with its reserve or without.
+        if let Err(error) = repository.keep_reserve(job).await {
+            tracing::warn!(%error, "no reserve is kept for a collection on a full disk");
+        }
+        Ok(repository)
     }).await
     }
 

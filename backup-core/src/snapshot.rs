@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::report::Outcome;
-use crate::{Error, Random, Result, Skipped, Timestamp};
+use crate::{Error, Random, RepositoryId, Result, Skipped, Timestamp};
 
 /// The identity of a snapshot, which is that of the session that made it: 16 random bytes, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -71,6 +71,18 @@ impl TryFrom<String> for SnapshotId {
     }
 }
 
+/// Where a copy comes from: what it was first, however often it was copied since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// The repository in which it was made.
+    pub repository: RepositoryId,
+    /// The snapshot there.
+    pub snapshot: SnapshotId,
+    /// When that repository's store first had it, by its clock; where that was not known, the writer's time. It is what
+    /// retention counts copies by.
+    pub stored: Timestamp,
+}
+
 /// One committed run of one source, as listings show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotInfo {
@@ -110,4 +122,15 @@ pub struct SnapshotInfo {
     pub skipped: Vec<Skipped>,
     /// How many were skipped, named or not.
     pub skipped_count: u64,
+    /// Of a copy, where it comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+impl SnapshotInfo {
+    /// What a copy of it says of where it comes from; `repository` is the one that it stands in.
+    pub fn origin_of_copy(&self, repository: RepositoryId) -> Origin {
+        let stored = self.stored.unwrap_or(self.time);
+        self.origin.unwrap_or(Origin { repository, snapshot: self.id, stored })
+    }
 }

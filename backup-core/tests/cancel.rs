@@ -340,7 +340,7 @@ async fn verify_and_repair_can_be_dropped_at_any_await_point() {
                     .await
                     .map(|r| r.is_ok())
             } else {
-                let options = VerifyOptions { level: VerifyLevel::Content, sample_percent: None };
+                let options = VerifyOptions { level: VerifyLevel::Content, ..VerifyOptions::default() };
                 let verified = poll_at_most(polls, opened.repository.verify(&options, &opened.job)).await;
                 verified.map(|report| report.unwrap().is_clean())
             };

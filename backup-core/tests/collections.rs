@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backup_core::format::document::{self, FenceDocument};
 use backup_core::report::{CollectReport, CollectionOutcome};
-use backup_core::repository::{BackupOptions, CollectOptions, ForgetOptions};
+use backup_core::repository::{BackupOptions, CollectOptions, ForgetOptions, RepackOptions};
 use backup_core::testing::{FailingSink, Fault, Operation, RecordingSink};
 use backup_core::time::ManualClock;
 use backup_core::{
@@ -47,7 +47,8 @@ async fn begun(setup: Setup) -> (Setup, SnapshotId) {
 }
 
 fn at_once() -> CollectOptions {
-    CollectOptions::default()
+    // That packs are written anew has tests of its own.
+    CollectOptions { repack: RepackOptions::NEVER, ..CollectOptions::default() }
 }
 
 async fn collect(setup: &Setup) -> CollectReport {

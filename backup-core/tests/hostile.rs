@@ -117,6 +117,7 @@ impl Forger {
                 bytes_added: 1,
                 skipped: Vec::new(),
                 skipped_count: 0,
+                origin: None,
             },
             tree: Some(root),
             trailing: None,

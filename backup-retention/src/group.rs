@@ -6,10 +6,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use backup_core::retention::{Decision, SnapshotFacts};
-use backup_core::{Error, Result, RetentionPolicy, Timestamp};
+use backup_core::{Error, RepositoryId, Result, RetentionPolicy, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::select::{Reasons, newest_first};
+use crate::select::{QUARANTINED, Reasons, newest_first};
 
 /// What tells groups apart: `source`, `host`, `label`, `tenant`, or `tag:NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -134,6 +134,9 @@ impl Override {
 /// The groups are those of equal values of everything in `group_by`; with nothing in it, all snapshots are one. The
 /// first override that applies to a snapshot takes it out of the others' groups and into groups of its own.
 ///
+/// Copies of another repository's snapshots are groups of their own, whatever is grouped by: nobody can know when they were
+/// first stored, and so they displace nothing that was made here. Quarantined snapshots are kept.
+///
 /// In a group without a complete snapshot the newest partial one is kept in its stead. A snapshot that a policy gives no
 /// decision on, against its contract, is kept.
 ///
@@ -152,8 +155,8 @@ pub struct PerGroup {
     allow_empty: bool,
 }
 
-/// A group: the override that applies, and the values it is grouped by.
-type Group<'a> = (Option<usize>, Vec<Option<&'a str>>);
+/// A group: the override that applies, where copies come from, and the values it is grouped by.
+type Group<'a> = (Option<usize>, Option<RepositoryId>, Vec<Option<&'a str>>);
 
 impl PerGroup {
     /// `policy` for each group by itself.
@@ -177,7 +180,7 @@ impl PerGroup {
 
     fn group_of<'a>(&self, facts: &'a SnapshotFacts) -> Group<'a> {
         let other = self.overrides.iter().position(|other| other.applies_to(facts));
-        (other, self.group_by.iter().map(|by| by.value(facts)).collect())
+        (other, facts.origin, self.group_by.iter().map(|by| by.value(facts)).collect())
     }
 }
 
@@ -188,7 +191,7 @@ impl RetentionPolicy for PerGroup {
             groups.entry(self.group_of(facts)).or_default().push(facts.clone());
         }
         let mut reasons = Reasons::default();
-        for ((other, _), group) in groups {
+        for ((other, ..), group) in groups {
             let other = other.and_then(|number| self.overrides.get(number));
             let policy = other.map_or(&self.policy, |other| &other.policy);
             let decided: BTreeMap<_, _> = policy
@@ -201,6 +204,11 @@ impl RetentionPolicy for PerGroup {
                     Some(mine) => mine.iter().for_each(|reason| reasons.add(facts.id, reason.clone())),
                     None => reasons.add(facts.id, "its policy decided nothing".to_owned()),
                 }
+            }
+            let (quarantined, group): (Vec<_>, Vec<_>) =
+                group.into_iter().partition(|facts| facts.quarantined);
+            for facts in quarantined {
+                reasons.add(facts.id, QUARANTINED.to_owned());
             }
             if !other.map_or(self.allow_empty, |other| other.allow_empty) {
                 keep_one(&group, now, &mut reasons);

@@ -29,6 +29,8 @@
 //! | [`Union`] | what any of its policies keeps |
 //! | [`PerGroup`] | for each source, host, label, tenant or tag by itself, what its policy keeps, and never nothing |
 //!
+//! A [`SafetyCatch`] holds up a plan that would drop much of a series, until somebody has looked at it.
+//!
 //! # Rules that all of them follow
 //! - **Nothing is lost by surprise.** [`PerGroup`], and so everything made from a [`RetentionConfig`], keeps the newest
 //!   complete snapshot of each group whatever its policy says, unless told that a group may become empty. The other
@@ -37,6 +39,9 @@
 //!   snapshots, and among the complete ones alone. Both are kept; where every snapshot is complete they are the same.
 //! - **Times in the future displace nothing.** A snapshot that the store first had after `now` is kept by every policy
 //!   that counts, and not counted.
+//! - **Forged times displace nothing.** A snapshot that its writer says to have made when it cannot have been made is
+//!   quarantined ([`SnapshotFacts::quarantined`](backup_core::retention::SnapshotFacts::quarantined)): kept by every policy that
+//!   counts, and not counted. Copies count among the copies from the same repository, by the times of their originals.
 //! - **The order of the input does not matter.** Of two snapshots of one time the one with the greater id is newer. A
 //!   snapshot that is given twice counts once, by its newest time, and gets one decision.
 //! - **Days are those of a time zone.** Where clocks are set back, the hour that comes twice is two hours; a day, week,
@@ -48,6 +53,7 @@ mod gfs;
 mod group;
 mod period;
 mod register;
+mod safety;
 mod select;
 mod simple;
 mod span;
@@ -59,6 +65,7 @@ pub use gfs::GrandfatherFatherSon;
 pub use group::{GroupBy, Override, PerGroup};
 pub use period::Period;
 pub use register::register;
+pub use safety::{Caught, SafetyCatch};
 pub use simple::{KeepAll, KeepLast, KeepTagged, KeepWithin, Union};
 pub use span::CalendarSpan;
 pub use zone::Zone;

@@ -34,16 +34,23 @@ pub(crate) fn newest_first(snapshots: &[SnapshotFacts]) -> Vec<&SnapshotFacts> {
     sorted
 }
 
+/// Why a snapshot is kept whose writer's time is not to be believed.
+pub(crate) const QUARANTINED: &str = "quarantined: its own time is not when the store had it";
+
 /// Decides by a rule that counts: among all snapshots up to `now`, and again among the complete ones; those that are
-/// younger than `now` are kept uncounted. `choose` is given snapshots, newest first, and returns some with reasons.
+/// younger than `now`, or quarantined, are kept uncounted. `choose` is given snapshots, newest first, and returns some with reasons.
 pub(crate) fn decide_counted<'a>(
     snapshots: &'a [SnapshotFacts],
     now: Timestamp,
     choose: impl Fn(&[&'a SnapshotFacts]) -> Vec<(SnapshotId, String)>,
 ) -> Vec<Decision> {
     let mut reasons = Reasons::default();
-    let (future, past): (Vec<_>, Vec<_>) =
-        newest_first(snapshots).into_iter().partition(|facts| facts.time > now);
+    let (quarantined, rest): (Vec<_>, Vec<_>) =
+        newest_first(snapshots).into_iter().partition(|facts| facts.quarantined);
+    for facts in quarantined {
+        reasons.add(facts.id, QUARANTINED.to_owned());
+    }
+    let (future, past): (Vec<_>, Vec<_>) = rest.into_iter().partition(|facts| facts.time > now);
     for facts in future {
         reasons.add(facts.id, format!("from the future: {} is after now", facts.time));
     }

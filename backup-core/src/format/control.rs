@@ -219,6 +219,14 @@ pub struct FateDocument {
     pub time: Timestamp,
 }
 
+/// When the store first had snapshots: an object `control/observed/<id>`. The times of its objects are those of a copy once
+/// the repository was copied object by object.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedDocument {
+    /// 16 bytes that are a snapshot's identity, and 8 that are the seconds since 1970, the most significant first.
+    pub times: Packed<24>,
+}
+
 /// A snapshot must not be forgotten: an object `control/holds/<snapshot>/<id>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldDocument {

@@ -17,20 +17,22 @@ use crate::observer::Event;
 use crate::report::BackupReport;
 use crate::source::{Source, SourceInfo};
 use crate::transform::{ObjectType, Transform};
-use crate::{Error, Finished, JobContext, Progress, Result, SnapshotId, SnapshotInfo, Timestamp};
+use crate::{
+    Error, Finished, JobContext, Origin, Progress, RepositoryId, Result, SnapshotId, SnapshotInfo, Timestamp,
+};
 
 mod assemble;
 mod attributes;
 mod feed;
 mod links;
 mod names;
-mod packer;
+pub(super) mod packer;
 mod run;
-mod shared;
+pub(super) mod shared;
 mod sort;
 mod stream;
-mod threads;
-mod upload;
+pub(super) mod threads;
+pub(super) mod upload;
 mod worker;
 
 use assemble::{Assembler, Trees, Window};
@@ -43,7 +45,7 @@ use upload::Uploaded;
 use worker::Worker;
 
 /// Plaintext after which a frame of pages is closed: small, so that reading one page reads little else.
-const PAGE_FRAME_BYTES: usize = 512 * 1024;
+pub(super) const PAGE_FRAME_BYTES: usize = 512 * 1024;
 
 /// Which snapshot unchanged entries are taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,6 +74,8 @@ pub struct BackupOptions {
     pub tags: BTreeMap<String, String>,
     /// When the data was as it is stored, if that is not the moment at which the run begins: of a copy, the original's time.
     pub time: Option<Timestamp>,
+    /// Of a copy, where it comes from.
+    pub origin: Option<Origin>,
     /// Which snapshot unchanged entries are taken from.
     pub parent: ParentChoice,
     /// The transforms of new packs, in order of encoding, before the seal; none: Zstandard, by content.
@@ -85,9 +89,10 @@ pub struct BackupOptions {
 }
 
 impl BackupOptions {
-    /// The options under which a stored snapshot is copied into another repository, so that the copy says what the
-    /// original says of its time, host, label, tenant, description and tags.
-    pub fn copy_of(original: &SnapshotInfo) -> Self {
+    /// The options under which a snapshot that stands in `repository` is copied into another one, so that the copy says what
+    /// the original says of its time, host, label, tenant, description and tags, and where it comes from. Take `original` from a
+    /// [listing](Repository::snapshots): it says when the store had it.
+    pub fn copy_of(repository: RepositoryId, original: &SnapshotInfo) -> Self {
         Self {
             host: original.host.clone(),
             label: original.label.clone(),
@@ -95,6 +100,7 @@ impl BackupOptions {
             description: original.description.clone(),
             tags: original.tags.clone(),
             time: Some(original.time),
+            origin: Some(original.origin_of_copy(repository)),
             ..Self::default()
         }
     }

@@ -7,7 +7,7 @@ use super::{Repository, guard, keys};
 use crate::format::control::{Fate, FateDocument, HoldDocument, TombstoneDocument};
 use crate::report::{ForgottenSnapshot, HeldSnapshot};
 use crate::transform::ObjectType;
-use crate::{Error, ErrorKind, JobContext, Result, SnapshotId, Timestamp};
+use crate::{Error, ErrorKind, JobContext, Result, SnapshotId, Timestamp, limits};
 
 /// How snapshots are forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,7 +24,8 @@ impl Repository {
     /// [`collect`](Self::collect). Until then [`undelete`](Self::undelete) takes it back.
     ///
     /// Returns those that were not forgotten before. Fails with [`ErrorKind::NotFound`] for one that is not there, and with
-    /// [`ErrorKind::Denied`] for one that is held, before anything is forgotten.
+    /// [`ErrorKind::Denied`] for one that is held, before anything is forgotten. Where the store is full, a few are forgotten in
+    /// the room of the reserve, and then it fails with [`ErrorKind::NoSpace`].
     pub async fn forget(
         &self,
         snapshots: &[SnapshotId],
@@ -47,6 +48,8 @@ impl Repository {
                 }
             }
             let mut forgotten = Vec::new();
+            // How many more there is room for, where there is none but the reserve's.
+            let mut room: Option<usize> = None;
             for id in snapshots {
                 let number = match control.forgotten.get(id) {
                     None => 0,
@@ -62,8 +65,22 @@ impl Repository {
                 };
                 let key = ControlKey::Tombstone(*id, number).key()?;
                 let put = PutCounters::default();
-                match self.store().put_document(&key, ObjectType::Collection, &document, &put, job).await {
-                    Ok(()) => forgotten.push(*id),
+                let tombstone =
+                    || self.store().put_document(&key, ObjectType::Collection, &document, &put, job);
+                let mut done = match room {
+                    Some(0) => Err(full(forgotten.len())),
+                    _ => tombstone().await,
+                };
+                let is_full = |error: &Error| error.kind() == ErrorKind::NoSpace;
+                if room.is_none() && done.as_ref().is_err_and(is_full) && self.give_up_reserve().await? {
+                    room = Some(limits::EXPIRED_IN_RESERVE);
+                    done = tombstone().await;
+                }
+                match done {
+                    Ok(()) => {
+                        room = room.map(|room| room.saturating_sub(1));
+                        forgotten.push(*id);
+                    }
                     // Somebody else forgot it.
                     Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                     Err(error) => return Err(error),
@@ -209,15 +226,16 @@ impl Repository {
         Ok(due)
     }
 
-    /// Lets those expire that are due.
+    /// Lets those expire that are due, and so many at most.
     pub(crate) async fn expire_due(
         &self,
         now: Option<Timestamp>,
+        most: usize,
         job: &JobContext,
     ) -> Result<Vec<SnapshotId>> {
         let control = self.listed_control(job).await?;
         let mut expired = Vec::new();
-        for (id, number) in self.due(&control, now, job).await? {
+        for (id, number) in self.due(&control, now, job).await?.into_iter().take(most) {
             if self.put_fate(id, number, Fate::Expired, job).await? == Fate::Expired {
                 expired.push(id);
             }
@@ -255,6 +273,16 @@ impl Repository {
     ) -> Result<Option<TombstoneDocument>> {
         get(self.store(), ControlKey::Tombstone(id, number), job).await
     }
+}
+
+/// The error where there must stay room for a collection.
+fn full(forgotten: usize) -> Error {
+    Error::new(
+        ErrorKind::NoSpace,
+        format!(
+            "the store is full: {forgotten} of these snapshots are forgotten now; prune, then forget the others"
+        ),
+    )
 }
 
 /// Forgotten snapshots without a fate: the last tombstone of each, and when the store had it.

@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use crate::format::control::SweptName;
 use crate::format::segment::IndexRow;
+use crate::resources::Resources;
 use crate::{Error, ErrorKind, ObjectKey, ObjectMeta, Result, ShortId};
 
 mod bits;
@@ -82,6 +83,11 @@ enum Rows {
 }
 
 impl Index {
+    /// One that knows nothing.
+    pub(crate) fn empty() -> Result<Self> {
+        build::IndexBuilder::new(&Resources::new()).finish()
+    }
+
     /// Whether it was made from just these segments.
     pub(crate) fn is_of(&self, listed: &[ObjectMeta]) -> bool {
         self.segments.len().saturating_add(self.unreadable.len()) == listed.len()

@@ -29,6 +29,12 @@ pub(crate) const COLLECTIONS: &str = "control/collections/";
 pub(crate) const DIGESTS: &str = "control/digests/";
 /// Tombstones and fates.
 pub(crate) const FORGOTTEN: &str = "control/forgotten/";
+/// When the store first had snapshots.
+pub(crate) const OBSERVED: &str = "control/observed/";
+/// Room for a collection where there is no other.
+pub(crate) const RESERVE: &str = "control/reserve";
+/// Evidence of what was done.
+pub(crate) const EVIDENCE: &str = "evidence/";
 /// Holds.
 pub(crate) const HOLDS: &str = "control/holds/";
 
@@ -56,6 +62,11 @@ pub(crate) fn segment(digest: &[u8; 32]) -> Result<ObjectKey> {
 /// `snapshots/<session>`.
 pub(crate) fn snapshot(id: SnapshotId) -> Result<ObjectKey> {
     ObjectKey::new(format!("{SNAPSHOTS}{id}"))
+}
+
+/// `evidence/<id>`.
+pub(crate) fn evidence(id: SnapshotId) -> Result<ObjectKey> {
+    ObjectKey::new(format!("{EVIDENCE}{id}"))
 }
 
 /// `sets/<id>`.
@@ -88,6 +99,10 @@ pub(crate) enum ControlKey {
     Fate(SnapshotId, u32),
     /// `control/holds/<snapshot>/<id>`.
     Hold(SnapshotId, SnapshotId),
+    /// `control/observed/<id>`.
+    Observed(SnapshotId),
+    /// `control/reserve`.
+    Reserve,
 }
 
 impl ControlKey {
@@ -109,6 +124,8 @@ impl ControlKey {
             ["forgotten", snapshot, number, "open"] => Self::Tombstone(id(snapshot)?, number.parse().ok()?),
             ["forgotten", snapshot, number, "fate"] => Self::Fate(id(snapshot)?, number.parse().ok()?),
             ["holds", snapshot, hold] => Self::Hold(id(snapshot)?, id(hold)?),
+            ["observed", id_of_it] => Self::Observed(id(id_of_it)?),
+            ["reserve"] => Self::Reserve,
             _ => return None,
         };
         // One object has one name: leading zeros and capitals are others' objects.
@@ -129,6 +146,8 @@ impl ControlKey {
             Self::Tombstone(snapshot, number) => format!("{FORGOTTEN}{snapshot}/{number}/open"),
             Self::Fate(snapshot, number) => format!("{FORGOTTEN}{snapshot}/{number}/fate"),
             Self::Hold(snapshot, hold) => format!("{HOLDS}{snapshot}/{hold}"),
+            Self::Observed(id) => format!("{OBSERVED}{id}"),
+            Self::Reserve => RESERVE.to_owned(),
         })
     }
 }
@@ -168,6 +187,8 @@ mod tests {
             ControlKey::Tombstone(id, 0),
             ControlKey::Fate(id, u32::MAX),
             ControlKey::Hold(id, id),
+            ControlKey::Observed(id),
+            ControlKey::Reserve,
         ];
         for key in all {
             assert_eq!(ControlKey::parse(&key.key().unwrap()), Some(key));

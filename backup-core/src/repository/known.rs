@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn exactly_one_caller_stores_each_chunk_however_many_there_are() {
         let resources = Resources::new().with_index_bytes(0);
-        let index = Arc::new(Index::empty());
+        let index = Arc::new(Index::empty().unwrap());
         let known = KnownChunks::new(index, Arc::default(), &resources);
         let stored = AtomicUsize::new(0);
         std::thread::scope(|scope| {
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_fails_the_run() {
         let resources = Resources::new().with_index_bytes(0).with_scratch_directory("/nonexistent/scratch");
-        let known = KnownChunks::new(Arc::new(Index::empty()), Arc::default(), &resources);
+        let known = KnownChunks::new(Arc::new(Index::empty().unwrap()), Arc::default(), &resources);
         let error = (0..1000).find_map(|number| known.claim(id(number), 1).err()).unwrap();
         assert!(error.to_string().contains("/nonexistent/scratch"), "{error}");
     }

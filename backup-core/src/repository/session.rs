@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::control::ControlListing;
 use super::keys::{self, ControlKey};
 use super::store::PutCounters;
-use super::{Repository, Store};
+use super::{Repository, Store, process};
 use crate::format::control::BeatDocument;
 use crate::format::document::{FenceDocument, SessionDocument, SessionOutcome};
 use crate::transform::ObjectType;
@@ -54,10 +54,13 @@ impl Session {
             host: host.to_owned(),
             purpose: purpose.to_owned(),
             makes_snapshot,
+            process: process::own(),
         };
+        process::begin(id);
+        let session = Self { id, document, beats: AtomicU64::new(0) };
         let key = ControlKey::SessionOpen(id).key()?;
-        store.put_document(&key, ObjectType::Session, &document, put, job).await?;
-        Ok(Self { id, document, beats: AtomicU64::new(0) })
+        store.put_document(&key, ObjectType::Session, &session.document, put, job).await?;
+        Ok(session)
     }
 
     pub(crate) fn id(&self) -> SnapshotId {
@@ -150,7 +153,25 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        process::end(self.id);
+    }
+}
+
 impl Repository {
+    /// Whether the process that opened a session is known to be gone.
+    pub(crate) async fn is_abandoned(&self, id: SnapshotId, job: &JobContext) -> Result<bool> {
+        let key = ControlKey::SessionOpen(id).key()?;
+        let max = limits::CONTROL_BYTES_MAX;
+        match self.store().get_document(&key, ObjectType::Session, max, job).await {
+            Ok(SessionDocument { process: Some(process), .. }) => Ok(process::is_gone(&process, id)),
+            Ok(_) => Ok(false),
+            Err(error) if error.is_corruption() || error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether no sign of life has come for so long, by the store's clock, that a session may be shut out. `now` is when the
     /// store had something that was put a moment ago; without its times no session ever seems to have stopped.
     pub(crate) fn has_stopped(last_sign: Option<Timestamp>, now: Option<Timestamp>) -> bool {

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::control::Control;
 use super::store::Store;
 use super::{Repository, guard, keys};
@@ -17,11 +19,14 @@ mod keyless;
 mod logs;
 mod packs;
 mod sample;
+mod slices;
 
 pub use keyless::verify_keyless;
+pub use slices::Slices;
 
 /// How thoroughly to look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum VerifyLevel {
     /// Documents open, pages are whole, every chunk that an entry needs has a place in a pack that exists.
     Structure,
@@ -39,6 +44,8 @@ pub struct VerifyOptions {
     pub level: VerifyLevel,
     /// Look at about this share of the packs only, in percent, chosen anew each time.
     pub sample_percent: Option<f64>,
+    /// Look at these slices of the packs only; see [`Ledger::due`](super::Ledger::due).
+    pub slices: Option<Slices>,
 }
 
 impl VerifyOptions {

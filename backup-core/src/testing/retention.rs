@@ -67,6 +67,8 @@ pub fn facts(number: u64, time: Timestamp) -> SnapshotFacts {
         tenant: None,
         tags: BTreeMap::new(),
         complete: true,
+        origin: None,
+        quarantined: false,
     }
 }
 

@@ -118,7 +118,7 @@ impl Setup {
     }
 
     pub async fn verify(&self, level: VerifyLevel) -> Result<VerifyReport> {
-        self.repository.verify(&VerifyOptions { level, sample_percent: None }, &self.job).await
+        self.repository.verify(&VerifyOptions { level, ..VerifyOptions::default() }, &self.job).await
     }
 
     pub async fn assert_clean(&self) {

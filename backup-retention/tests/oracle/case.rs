@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use backup_core::Timestamp;
 use backup_core::retention::SnapshotFacts;
 use backup_core::testing::retention::facts;
+use backup_core::{RepositoryId, Timestamp};
 use backup_retention::{Count, GfsConfig, GroupBy, OverrideConfig, RetentionConfig, WeekdayName};
 
 use crate::clock::{DAY, HOUR, ZONES, Zone, instant};
@@ -50,6 +50,8 @@ impl Case {
             facts.complete = shot.complete;
             facts.host = shot.host.to_string();
             facts.label = shot.label.map(|label| label.to_string());
+            facts.origin = shot.origin.map(|origin| RepositoryId([origin; 16]));
+            facts.quarantined = shot.quarantined;
             if shot.held {
                 facts.tags.insert("hold".to_owned(), "yes".to_owned());
             }
@@ -86,7 +88,7 @@ impl Case {
         };
         let group_of = |shot: &Shot| {
             let own = self.other.is_some() && shot.label == Some(1);
-            (own, self.by_host.then_some(shot.host), self.by_label.then_some(shot.label))
+            (own, shot.origin, self.by_host.then_some(shot.host), self.by_label.then_some(shot.label))
         };
         let mut once: Vec<&Shot> = Vec::new();
         for shot in &self.history {
@@ -98,10 +100,10 @@ impl Case {
             .iter()
             .map(|shot| {
                 let shot = last(shot);
-                let group: Vec<_> =
-                    once.iter().copied().filter(|other| group_of(other) == group_of(shot)).collect();
+                let is_among = |other: &&Shot| group_of(other) == group_of(shot) && !other.quarantined;
+                let group: Vec<_> = once.iter().copied().filter(is_among).collect();
                 let rules = self.other.as_ref().filter(|_| shot.label == Some(1)).unwrap_or(&self.rules);
-                rules.keeps(&group, shot, self.now)
+                shot.quarantined || rules.keeps(&group, shot, self.now)
             })
             .collect()
     }
@@ -118,6 +120,12 @@ impl Case {
         }
         if self.history.iter().any(|shot| shot.time > self.now) {
             kinds.insert("a snapshot of the future".to_owned());
+        }
+        if self.history.iter().any(|shot| shot.quarantined) {
+            kinds.insert("a quarantined snapshot".to_owned());
+        }
+        if self.history.iter().any(|shot| shot.origin.is_some()) {
+            kinds.insert("a copy".to_owned());
         }
         if self.history.iter().any(|shot| !shot.complete) {
             kinds.insert("a partial snapshot".to_owned());
@@ -262,6 +270,8 @@ fn any_history(dice: &mut Dice, zone: Zone) -> (Vec<Shot>, i64) {
                 host: dice.of(&[0, 1]),
                 label: dice.of(&[None, Some(1), Some(2)]),
                 held: dice.one_in(6),
+                origin: dice.one_in(5).then_some(1),
+                quarantined: dice.one_in(12),
             },
         });
     }

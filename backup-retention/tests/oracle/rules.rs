@@ -10,6 +10,9 @@ pub struct Shot {
     pub host: u8,
     pub label: Option<u8>,
     pub held: bool,
+    /// The repository that it was copied from.
+    pub origin: Option<u8>,
+    pub quarantined: bool,
 }
 
 impl Shot {

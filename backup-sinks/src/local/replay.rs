@@ -399,7 +399,7 @@ async fn judge(survivors: &Survivors, deeds: &[Deed]) -> Result<()> {
     if restore(&repository, id).await? != source(3).1 {
         return broken("the next backup has other content".into());
     }
-    let options = VerifyOptions { level: VerifyLevel::Content, sample_percent: None };
+    let options = VerifyOptions { level: VerifyLevel::Content, ..VerifyOptions::default() };
     let report = repository.verify(&options, &job()).await?;
     if !report.is_clean() {
         return broken(format!("{:?} {:?}", report.damaged_objects, report.damaged_entries));

@@ -121,6 +121,13 @@ pub enum Command {
     Hold(commands::hold::Args),
     /// Free what no snapshot needs
     Prune(commands::prune::Args),
+    /// Judge whether all is well: exit 0 ok, 1 warning, 2 critical
+    Health(commands::health::Args),
+    /// See what was done, and what came of it
+    #[command(subcommand)]
+    Evidence(commands::evidence::Evidence),
+    /// Copy snapshots into another repository
+    Copy(commands::copy::Args),
     /// Show sizes and ratios
     Stats(commands::stats::Args),
     /// See and change who can open the repository

@@ -49,6 +49,17 @@ pub struct Location {
     pub configured: Option<RepositoryConfig>,
     file: String,
     at: String,
+    /// What unlocks it, where that is not what the options of every command say.
+    unlocked_by: Option<Box<Global>>,
+}
+
+impl Location {
+    /// The same, unlocked by what these options say.
+    #[must_use]
+    pub fn unlocked_by(mut self, options: Global) -> Self {
+        self.unlocked_by = Some(Box::new(options));
+        self
+    }
 }
 
 impl Context {
@@ -112,6 +123,11 @@ impl Context {
             }
             return Err(Failure::usage("no repository was given: give --repo URL or set BACKUP_REPO"));
         };
+        self.named(repo, "--repo")
+    }
+
+    /// Where the repository of this URL, path or configured name is; `option` is what gave it.
+    pub fn named(&self, repo: &str, option: &str) -> Outcome<Location> {
         if self.config.as_ref().is_some_and(|config| config.repositories.contains_key(repo)) {
             return self.configured(repo);
         }
@@ -120,8 +136,9 @@ impl Context {
             shown: repo.to_owned(),
             place,
             configured: None,
-            file: "--repo".into(),
+            file: option.to_owned(),
             at: String::new(),
+            unlocked_by: None,
         })
     }
 
@@ -137,6 +154,7 @@ impl Context {
             configured: Some(repository.clone()),
             file: self.file(),
             at: format!("places.{}", repository.place),
+            unlocked_by: None,
         })
     }
 
@@ -170,7 +188,8 @@ impl Context {
     /// What unlocks the repository at a location.
     pub async fn recipients(&self, location: &Location) -> Outcome<Vec<Recipient>> {
         let named = location.configured.as_ref().map(|repository| repository.keys.as_slice());
-        keys::recipients(&self.global, self.config.as_deref().zip(named)).await
+        let options = location.unlocked_by.as_deref().unwrap_or(&self.global);
+        keys::recipients(options, self.config.as_deref().zip(named)).await
     }
 
     /// The protection of the repository in `sink`: its keys unlocked, or none where it is not encrypted.

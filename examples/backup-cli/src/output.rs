@@ -7,6 +7,9 @@ use serde_json::{Map, Value, json};
 
 use crate::exit::{Failure, Outcome};
 
+/// What evidence calls this program.
+pub const PROGRAM: &str = concat!("backup ", env!("CARGO_PKG_VERSION"));
+
 /// Writes results. With `--json` that is one document, whatever happens: also a failure, and also a failure in the middle
 /// of a long list, which is written as it comes and never held in memory.
 pub struct Output {

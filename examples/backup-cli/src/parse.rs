@@ -159,6 +159,12 @@ impl FromStr for Percent {
     }
 }
 
+/// A whole number of hundredths, for clap: `5%` or `5`.
+pub fn percent(text: &str) -> std::result::Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse::<u8>().ok().filter(|number| *number <= 100);
+    number.ok_or_else(|| format!("`{text}` is no share; say a whole number up to 100, like 5%"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -169,6 +169,7 @@ mod tests {
             bytes_added: 0,
             skipped: Vec::new(),
             skipped_count: 0,
+            origin: None,
         }
     }
 

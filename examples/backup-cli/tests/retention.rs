@@ -93,6 +93,60 @@ fn snapshots_are_forgotten_by_name_and_held() {
 }
 
 #[test]
+fn of_packs_of_which_little_is_needed_the_rest_is_freed() {
+    let scratch = Scratch::with_repository();
+    // In one pack: they are read one after the other by one worker.
+    for number in 0..8 {
+        fs::write(scratch.path(&format!("tree/{number}")), pseudo_random(1_500_000, number)).unwrap();
+    }
+    scratch.ok(["create", "files", "tree", "--jobs", "1"]);
+    for number in 1..8 {
+        fs::remove_file(scratch.path(&format!("tree/{number}"))).unwrap();
+    }
+    let kept = scratch.snapshot();
+    scratch.json(0, ["forget", "--keep-last", "1"]);
+    let never = scratch.json(0, ["prune", "--no-repack"]);
+    assert_eq!(never["packs_repacked"].as_u64(), Some(0));
+    assert!(never["bytes_unused"].as_u64().unwrap() > 10_000_000, "{never:#}");
+    let little = scratch.json(0, ["prune", "--max-repack-size", "1MiB"]);
+    assert_eq!(
+        (little["packs_repacked"].as_u64(), little["more_to_repack"].as_bool()),
+        (Some(0), Some(true))
+    );
+    assert_eq!(scratch.json(0, ["prune", "--max-unused", "95%"])["packs_repacked"].as_u64(), Some(0));
+    assert!(scratch.json(0, ["prune", "--dry-run"])["packs_repacked"].as_u64().unwrap() > 0);
+    let done = scratch.json(0, ["prune"]);
+    assert!(done["bytes_freed"].as_u64().unwrap() > 10_000_000, "{done:#}");
+    assert!(bytes(&scratch) < 2_800_000, "{}", bytes(&scratch));
+    scratch.json(0, ["verify", "--level", "content"]);
+    scratch.json(0, ["restore", &kept, "--to", "restored", "--verify"]);
+    assert_eq!(listing(&scratch.path("restored/tree")), listing(&scratch.path("tree")));
+}
+
+#[test]
+fn a_plan_that_forgets_much_waits_until_it_is_confirmed() {
+    let (scratch, all) = five();
+    let rules = ["forget", "--keep-last", "1", "--max-share", "50%"];
+    let stopped = scratch.json(1, rules);
+    assert_eq!(stopped["error"]["kind"], "needs_confirmation", "{stopped:#}");
+    assert_eq!(scratch.json(0, ["list"])["snapshots"].as_array().unwrap().len(), 5);
+    let planned = scratch.json(0, rules.iter().copied().chain(["--dry-run"]));
+    let code = planned["confirmation"].as_str().unwrap().to_owned();
+    assert!(stopped["error"]["message"].as_str().unwrap().contains(&code), "{stopped:#}");
+    // Another plan is not confirmed by it.
+    let others = ["forget", "--keep-last", "2", "--max-share", "50%", "--confirm", &code];
+    scratch.json(1, others);
+    let done = scratch.json(0, rules.iter().copied().chain(["--confirm", &code]));
+    assert_eq!(ids(&done, "forgotten", None), all[..4]);
+    // What forgets little needs no confirmation.
+    for seed in 10..14 {
+        fs::write(scratch.path("tree/changes"), pseudo_random(3_000, seed)).unwrap();
+        scratch.snapshot();
+    }
+    scratch.json(0, ["forget", "--keep-last", "4", "--max-share", "50%"]);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let scratch = Scratch::with_repository();
     scratch.snapshot();
@@ -107,6 +161,11 @@ fn what_makes_no_sense_is_refused() {
         (4, &["forget", "0123456789"]),
         (4, &["undelete", "0123456789"]),
         (2, &["prune", "--wait", "long"]),
+        (2, &["prune", "--max-unused", "101%"]),
+        (2, &["prune", "--max-unused", "-1"]),
+        (2, &["prune", "--no-repack", "--max-unused", "1%"]),
+        (2, &["forget", "--keep-last", "1", "--max-share", "all"]),
+        (2, &["forget", "--keep-last", "1", "--confirm", "0123456789abcdef"]),
     ] {
         scratch.json(code, arguments.iter().copied());
     }

@@ -30,9 +30,11 @@ pub(crate) async fn run(source: &Path, work: &Path) -> Result<(Snapshot, Snapsho
     let made = first.backup(&FilesSource::new(source)?, &options, &job).await?;
     let original = open(&first, &made, &job).await?;
 
-    let copied = second.backup(&original.source(), &BackupOptions::copy_of(original.info()), &job).await?;
+    let copied =
+        second.backup(&original.source(), &BackupOptions::copy_of(first.id(), original.info()), &job).await?;
     let copy = open(&second, &copied, &job).await?;
-    let again = second.backup(&original.source(), &BackupOptions::copy_of(original.info()), &job).await?;
+    let again =
+        second.backup(&original.source(), &BackupOptions::copy_of(first.id(), original.info()), &job).await?;
     Ok((original, copy, again))
 }
 

@@ -14,7 +14,7 @@ use crate::format::page::TreeRoot;
 use crate::limits;
 use crate::protection::RepositoryId;
 use crate::report::Outcome;
-use crate::snapshot::{SnapshotId, SnapshotInfo};
+use crate::snapshot::{Origin, SnapshotId, SnapshotInfo};
 use crate::{OwnerNames, Skipped, Timestamp};
 
 #[derive(serde::Deserialize)]
@@ -39,6 +39,7 @@ pub(super) struct FlatSnapshot {
     #[serde(deserialize_with = "skipped")]
     skipped: Vec<Skipped>,
     skipped_count: u64,
+    origin: Option<Origin>,
     tree: Option<TreeRoot>,
     trailing: Option<TreeRoot>,
     #[serde(default)]
@@ -51,7 +52,7 @@ impl From<FlatSnapshot> for SnapshotDocument {
         let FlatSnapshot { id, time, stored, source, identity, host, label, tenant, .. } = flat;
         let FlatSnapshot { description, tags, position, parent, outcome, .. } = flat;
         let FlatSnapshot { entries, bytes_logical, bytes_added, skipped, skipped_count, .. } = flat;
-        let FlatSnapshot { tree, trailing, owners, repository, .. } = flat;
+        let FlatSnapshot { origin, tree, trailing, owners, repository, .. } = flat;
         let info = SnapshotInfo {
             id,
             time,
@@ -71,6 +72,7 @@ impl From<FlatSnapshot> for SnapshotDocument {
             bytes_added,
             skipped,
             skipped_count,
+            origin,
         };
         Self { info, tree, trailing, owners, repository }
     }

@@ -105,6 +105,19 @@ impl Packer {
         Ok((id, true))
     }
 
+    /// Stores a chunk under its identity unless it is known; false if it is not what that says, and so is not stored.
+    pub(crate) fn add_again(&mut self, id: ShortId, bytes: &[u8]) -> Result<bool> {
+        let is_right = {
+            let _processor = self.shared.job.resources().processor();
+            self.shared.store.protection.chunk_id(bytes).short() == id
+        };
+        let len = u32::try_from(bytes.len()).map_err(|_| Error::internal("a chunk exceeds 32 bits"))?;
+        if is_right && self.shared.known.claim(id, len)? {
+            self.push(id, len, bytes)?;
+        }
+        Ok(is_right)
+    }
+
     fn push(&mut self, id: ShortId, len: u32, bytes: &[u8]) -> Result<()> {
         if self.frame.capacity() == 0 {
             // Not more and more, each time with a copy: what is not written to costs no memory.
@@ -169,6 +182,13 @@ pub(crate) struct SharedPages(Arc<Mutex<Option<Packer>>>);
 impl SharedPages {
     pub(crate) fn new(packer: Packer) -> Self {
         Self(Arc::new(Mutex::new(Some(packer))))
+    }
+
+    /// Stores a page again; see [`Packer::add_again`].
+    pub(crate) fn add_again(&self, id: ShortId, bytes: &[u8]) -> Result<bool> {
+        let mut packer = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let packer = packer.as_mut().ok_or_else(|| Error::internal("a page was written after the last"))?;
+        packer.add_again(id, bytes)
     }
 
     /// Seals and hands over what it holds; nothing can be added afterwards.

@@ -197,6 +197,7 @@ impl Run<'_> {
                 bytes_added: load(&counters.bytes_added),
                 skipped: skipped.named().to_vec(),
                 skipped_count: skipped.count(),
+                origin: options.origin,
             },
             tree: trees.tree,
             trailing: trees.trailing,

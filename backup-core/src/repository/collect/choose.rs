@@ -11,9 +11,9 @@ use crate::repository::index::{Bits, Index};
 pub(super) struct Kept {
     pub(super) packs: Bits,
     /// Bytes of needed content in each pack, before compression.
-    pub(super) live: Vec<u64>,
+    live: Vec<u64>,
     /// All bytes of content in each pack, before compression.
-    pub(super) all: Vec<u64>,
+    all: Vec<u64>,
     /// Bytes of content in each pack that are needed, here or at another place of theirs.
     wanted: Vec<u64>,
     /// What is needed and has no place in a usable pack.
@@ -73,6 +73,12 @@ pub(super) fn choose(index: &Index, needed: &Needed, usable: &Bits) -> Result<Ke
 }
 
 impl Kept {
+    /// How many bytes of content of a pack are needed, and how many it has.
+    pub(super) fn bytes_of(&self, pack: u32) -> (u64, u64) {
+        let of = |bytes: &[u64]| bytes.get(pack as usize).copied().unwrap_or(0);
+        (of(&self.live), of(&self.all))
+    }
+
     /// Which share of a pack's content is needed, in parts of 2^32.
     fn share_wanted(&self, pack: u32) -> u64 {
         let of = |bytes: &[u64]| u128::from(bytes.get(pack as usize).copied().unwrap_or(0));

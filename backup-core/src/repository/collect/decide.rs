@@ -53,7 +53,7 @@ impl Repository {
             self.abandon(number, put, job).await?;
             return self.decision_there(number, job).await;
         };
-        report.packs_rescued = rescued.len() as u64;
+        report.packs_rescued = report.packs_rescued.saturating_add(rescued.len() as u64);
         if rescued.len() as u64 >= condemned.names {
             self.abandon(number, put, job).await?;
             return self.decision_there(number, job).await;
@@ -102,7 +102,7 @@ impl Repository {
                 if waiting.as_ref().is_some_and(|waiting| !waiting.contains(&id)) {
                     continue;
                 }
-                if Self::has_stopped(last_sign, now) {
+                if Self::has_stopped(last_sign, now) || self.is_abandoned(id, job).await? {
                     self.fence(id, put, job).await?;
                 } else {
                     left.insert(id);
@@ -125,6 +125,7 @@ impl Repository {
         report: &mut CollectReport,
         job: &JobContext,
     ) -> Result<Option<Names>> {
+        let mut lost = Vec::new();
         for _ in 0..RELISTED_MAX {
             let Rooted { index, roots, control } = self.list_roots(begun.now, &[], job).await?;
             let roots: Vec<Root> = roots.into_iter().filter(|root| !marked.contains(&root.id)).collect();
@@ -134,13 +135,12 @@ impl Repository {
             let index = Arc::new(index);
             let reader = Reader { cache: Default::default(), ..self.reader(index.clone()) };
             let needed = mark(&roots, &reader, job).await?;
-            if let Some(lost) = needed.lost.first() {
+            if let Some(first) = needed.lost.first() {
                 // A merge may have replaced what was listed a moment before.
-                tracing::debug!(object = lost.object, reason = lost.reason, "listed once more");
-                report.damaged_objects = needed.lost;
+                tracing::debug!(object = first.object, reason = first.reason, "listed once more");
+                lost = needed.lost;
                 continue;
             }
-            report.damaged_objects.clear();
             // What earlier collections swept, and what ever was swept, is no place.
             let bars = self.bars(&control.before(begun.number), job).await?;
             let barred = bars.packs(&index)?;
@@ -193,6 +193,7 @@ impl Repository {
             names.meta.0.sort_unstable();
             return Ok(Some(names));
         }
+        report.damaged_objects.append(&mut lost);
         Ok(None)
     }
 }

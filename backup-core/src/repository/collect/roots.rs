@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::choose;
-use super::mark::{Root, mark};
+use super::Round;
+use super::choose::{self, Kept};
+use super::mark::{Needed, Root, mark};
+use super::repack::Wasted;
 use crate::format::control::{HoldDocument, SweptName};
 use crate::format::document::SnapshotDocument;
 use crate::report::{CollectReport, DamagedObject};
-use crate::repository::control::Control;
+use crate::repository::control::{Bars, Control};
 use crate::repository::index::{Bits, Index, Which};
 use crate::repository::keys::ControlKey;
 use crate::repository::listing::Listing;
@@ -33,6 +35,21 @@ pub(super) struct Found {
     pub(super) marked: BTreeSet<SnapshotId>,
     /// The index names packs that were swept.
     pub(super) names_swept: bool,
+    /// Packs that are worth writing anew, by name.
+    pub(super) repack: Vec<[u8; 32]>,
+}
+
+/// What the store holds, and what of it is needed.
+#[derive(Debug)]
+pub(super) struct Survey {
+    pub(super) listed: Vec<ListedPack>,
+    pub(super) index: Arc<Index>,
+    pub(super) bars: Bars,
+    /// The index names packs that were swept.
+    pub(super) names_swept: bool,
+    pub(super) needed: Needed,
+    pub(super) kept: Kept,
+    pub(super) marked: BTreeSet<SnapshotId>,
 }
 
 /// What must be kept, and where it is.
@@ -64,20 +81,21 @@ impl Repository {
         Ok(packs)
     }
 
-    /// Finds what no root needs; nothing if something that a root needs cannot be read, which the report then names.
-    /// `gone` are snapshots that count as expired although they are not.
-    pub(super) async fn find_unneeded(
+    /// Looks at all roots, and chooses where what they need stands; nothing if something of it cannot be read, which the
+    /// report then names. `gone` are snapshots that count as expired although they are not.
+    pub(super) async fn survey(
         &self,
         now: Option<Timestamp>,
         gone: &[SnapshotId],
         report: &mut CollectReport,
         job: &JobContext,
-    ) -> Result<Option<Found>> {
+    ) -> Result<Option<Survey>> {
         let listed = self.list_packs(job).await?;
         let Rooted { index, roots, control } = self.list_roots(now, gone, job).await?;
         report.snapshots = roots.len() as u64;
+        let mut damaged: Vec<DamagedObject> = Vec::new();
         for (key, reason) in index.unreadable.iter().chain(&control.unreadable) {
-            report.damaged_objects.push(DamagedObject { object: key.to_string(), reason: reason.clone() });
+            damaged.push(DamagedObject { object: key.to_string(), reason: reason.clone() });
         }
         // What was swept does not exist. What a later collection condemns beside this one, which it has abandoned, does.
         let bars = self.bars(&control.sweeping(), job).await?;
@@ -91,30 +109,58 @@ impl Repository {
         let index = Arc::new(index);
         let reader = Reader { cache: Default::default(), ..self.reader(index.clone()) };
         let mut needed = mark(&roots, &reader, job).await?;
-        report.damaged_objects.append(&mut needed.lost);
-        if !report.damaged_objects.is_empty() {
+        damaged.append(&mut needed.lost);
+        if !damaged.is_empty() {
+            report.damaged_objects.append(&mut damaged);
             return Ok(None);
         }
         let choosing = index.clone();
-        let mut kept = guard::blocking(move || choose::choose(&choosing, &needed, &usable)).await?;
-        report.damaged_objects.append(&mut kept.lost);
-        if !report.damaged_objects.is_empty() {
+        let chosen = move || choose::choose(&choosing, &needed, &usable).map(|kept| (needed, kept));
+        let (needed, mut kept) = guard::blocking(chosen).await?;
+        if !kept.lost.is_empty() {
+            report.damaged_objects.append(&mut kept.lost);
             return Ok(None);
         }
         let marked = roots.into_iter().map(|root| root.id).collect();
-        let mut found = Found { unneeded: Vec::new(), marked, names_swept: !barred.is_empty() };
+        let names_swept = !barred.is_empty();
+        Ok(Some(Survey { listed, index, bars, names_swept, needed, kept, marked }))
+    }
+
+    /// Finds what no root needs, and what of the rest is worth writing anew; nothing if something that a root needs cannot
+    /// be read.
+    pub(super) async fn find_unneeded(
+        &self,
+        now: Option<Timestamp>,
+        gone: &[SnapshotId],
+        round: Round,
+        report: &mut CollectReport,
+        job: &JobContext,
+    ) -> Result<Option<Found>> {
+        let Some(survey) = self.survey(now, gone, report, job).await? else { return Ok(None) };
+        let Survey { listed, index, bars, names_swept, kept, marked, .. } = survey;
+        let mut found = Found { marked, names_swept, ..Found::default() };
+        let mut wasted = Wasted::default();
         for pack in listed {
             let number = index.number_of(&pack.digest)?;
             match number.filter(|number| kept.packs.contains(*number)) {
-                Some(number) => report.note_kept(
-                    pack.len,
-                    kept.live.get(number as usize).copied().unwrap_or(0),
-                    kept.all.get(number as usize).copied().unwrap_or(0),
-                ),
+                Some(number) => {
+                    let (live, all) = kept.bytes_of(number);
+                    report.note_kept(pack.len, live, all);
+                    wasted.note(&pack, live, all);
+                }
                 None if bars.contains(SweptName::of_pack(&pack.digest)) => {}
-                None if found.unneeded.len() >= limits::CONDEMNED_NAMES_MAX => report.more_unneeded = true,
                 None => found.unneeded.push(pack),
             }
+        }
+        let most = round.names_max();
+        if found.unneeded.len() > most {
+            // With the largest most is gained.
+            found.unneeded.sort_unstable_by_key(|pack| std::cmp::Reverse(pack.len));
+            found.unneeded.truncate(most);
+            report.more_unneeded = true;
+        }
+        if let Round::Whole { repack: Some(options) } = round {
+            found.repack = wasted.choose(&options, report);
         }
         Ok(Some(found))
     }

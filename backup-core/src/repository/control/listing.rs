@@ -94,6 +94,8 @@ impl ControlListing {
             ControlKey::Hold(id, hold) => {
                 self.holds.entry(id).or_default().insert(hold);
             }
+            // Only who applies retention reads these.
+            ControlKey::Observed(_) | ControlKey::Reserve => {}
         }
     }
 }

@@ -14,13 +14,6 @@ use crate::format::segment::PackRecord;
 use crate::transform::ObjectType;
 use crate::{ErrorKind, Resources, limits};
 
-impl Index {
-    /// For tests elsewhere.
-    pub(crate) fn empty() -> Self {
-        IndexBuilder::new(&Resources::new()).finish().unwrap()
-    }
-}
-
 const FRAMES: u32 = 4;
 
 fn record(number: u32) -> PackRecord {

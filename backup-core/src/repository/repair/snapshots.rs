@@ -29,7 +29,7 @@ impl Repository {
     ///
     /// With `dry_run` it only says what it would do. Cancellation: what was stored again by then stays; run it again.
     pub async fn repair_snapshots(&self, dry_run: bool, job: &JobContext) -> Result<RepairReport> {
-        let options = VerifyOptions { level: VerifyLevel::Content, sample_percent: None };
+        let options = VerifyOptions { level: VerifyLevel::Content, ..VerifyOptions::default() };
         let found = self.verify(&options, job).await?;
         guard::run(job, async move {
             // What no index segment names is there all the same.
@@ -82,7 +82,9 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        let mut options = BackupOptions::copy_of(original.info());
+        let mut info = original.info().clone();
+        info.stored = self.list_snapshot_ids(job).await?.get(&id).and_then(|meta| meta.created);
+        let mut options = BackupOptions::copy_of(self.id(), &info);
         options.tags.insert(REPAIRED_TAG.to_owned(), id.to_string());
         // Nothing is taken over unread: that it was named once does not say that it is there.
         options.parent = ParentChoice::None;

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use super::Verification;
 use crate::format::control::{
     BeatDocument, CollectionDocument, CondemnedDocument, CondemnedPart, DecisionDocument, DigestDocument,
-    FateDocument, HoldDocument, TombstoneDocument,
+    FateDocument, HoldDocument, ObservedDocument, TombstoneDocument,
 };
 use crate::format::document::{self, SessionDocument};
 use crate::limits;
@@ -76,6 +76,12 @@ impl Verification<'_> {
                 let document: HoldDocument = self.open(key, ObjectType::Collection).await?;
                 (document.snapshot, document.hold) == (id, hold)
             }
+            ControlKey::Observed(_) => {
+                let _: ObservedDocument = self.open(key, ObjectType::Collection).await?;
+                true
+            }
+            // It holds nothing that anybody reads.
+            ControlKey::Reserve => true,
         };
         if belongs { Ok(()) } else { Err(Error::corruption("is another's than its name says")) }
     }

@@ -82,7 +82,7 @@ impl Verification<'_> {
                 let reason = format!("has {len} bytes instead of {}", pack.record.object_len);
                 chosen.insert(number);
                 self.count(&pack.key, Err(Error::corruption(reason)))?;
-            } else if self.options.level > VerifyLevel::Structure && dice.roll() {
+            } else if self.options.level > VerifyLevel::Structure && dice.chooses(&pack.record.digest) {
                 chosen.insert(number);
             } else {
                 self.count(&pack.key, Ok(()))?;

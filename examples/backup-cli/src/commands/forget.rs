@@ -5,15 +5,14 @@ use std::sync::Arc;
 
 use backup_core::config::Span;
 use backup_core::repository::ForgetOptions;
-use backup_core::retention::SnapshotFacts;
 use backup_core::{RetentionPolicy, SnapshotId, SnapshotInfo};
-use backup_retention::{CalendarSpan, Count, GroupBy, RetentionConfig};
+use backup_retention::{CalendarSpan, Caught, Count, GroupBy, RetentionConfig, SafetyCatch};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::human;
-use crate::parse::Tag;
+use crate::parse::{Tag, percent};
 use crate::select::{Filter, Snapshots};
 
 /// Options of `forget`.
@@ -32,6 +31,13 @@ pub struct Args {
     /// Why, for those who wonder
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
+    /// Stop where the rules would forget more than this share of what one source, host and label has, until that very plan is
+    /// confirmed
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    max_share: Option<u8>,
+    /// Confirm the plan that was stopped
+    #[arg(long, value_name = "CODE", requires = "max_share")]
+    confirm: Option<String>,
     /// Say what would be forgotten, and forget nothing
     #[arg(long)]
     dry_run: bool,
@@ -124,6 +130,9 @@ struct Document<'a> {
     remove: Vec<SnapshotId>,
     /// What was forgotten by this call; none of a dry run.
     forgotten: Vec<SnapshotId>,
+    /// What confirms the plan, where it forgets more than it may unconfirmed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirmation: Option<String>,
 }
 
 /// Forgets.
@@ -136,6 +145,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let job = context.job();
     let listed = Snapshots::load(&repository, context).await?;
     let mut reasons: Vec<(SnapshotInfo, Vec<String>)> = Vec::new();
+    let mut caught = None;
     if let Some(policy) = policy {
         // Where one cannot be read nobody knows which would displace which.
         listed.all(context);
@@ -149,8 +159,9 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         }
         let all: Vec<SnapshotInfo> =
             listed.all(context).iter().filter(|s| args.filter.passes(s)).cloned().collect();
-        let facts: Vec<SnapshotFacts> = all.iter().map(SnapshotFacts::from).collect();
+        let facts = repository.facts(&all, &job).await?;
         let decisions = policy.decide(&facts, job.now());
+        caught = args.max_share.and_then(|share| SafetyCatch::new(share).check(&facts, &decisions));
         reasons.extend(all.into_iter().zip(decisions).map(|(info, decision)| (info, decision.reasons)));
     } else {
         let mut chosen = BTreeSet::new();
@@ -172,12 +183,24 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         }
         context.console.confirm("Go on?").await?;
     }
+    if let Some(caught) = caught.as_ref().filter(|caught| args.confirm.as_ref() != Some(&caught.confirmation))
+        && !args.dry_run
+    {
+        let Caught { series, dropped, of, confirmation } = caught;
+        let message = format!(
+            "the rules would forget {dropped} of the {of} snapshots of {}, which is more than --max-share permits: look at the \
+             plan with --dry-run, and if it is right confirm it with --confirm {confirmation}",
+            human::name(series)
+        );
+        return Err(Failure { exit: Exit::Failed, kind: "needs_confirmation", message });
+    }
     let options =
         ForgetOptions { undelete_seconds: args.undelete_for.duration().as_secs(), reason: args.reason };
     let forgotten = if args.dry_run { Vec::new() } else { repository.forget(&ids, &options, &job).await? };
     let keep = reasons.iter().filter(|(_, reasons)| !reasons.is_empty());
     let keep = keep.map(|(info, reasons)| Kept { snapshot: info.id, reasons }).collect();
-    let document = Document { keep, remove: ids, forgotten };
+    let confirmation = caught.map(|caught| caught.confirmation);
+    let document = Document { keep, remove: ids, forgotten, confirmation };
     context.output.document(&document, |out| {
         for (info, reasons) in &reasons {
             let done = match (reasons.is_empty(), args.dry_run) {
@@ -186,6 +209,9 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
                 (true, false) => "forgot",
             };
             writeln!(out, "{}", line(done, info, reasons))?;
+        }
+        if let Some(confirmation) = &document.confirmation {
+            writeln!(out, "more than --max-share permits: --confirm {confirmation}")?;
         }
         if !document.remove.is_empty() && !args.dry_run {
             writeln!(

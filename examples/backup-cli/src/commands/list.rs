@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use backup_core::report::Outcome as Whole;
-use backup_core::retention::SnapshotFacts;
 use backup_core::{SnapshotId, SnapshotInfo};
 use serde::Serialize;
 use serde_json::json;
@@ -46,37 +45,22 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let repository = context.repository().await?;
     let job = context.job();
     let listed = Snapshots::load(&repository, context).await?;
-    let snapshots: Vec<_> =
-        listed.all(context).iter().filter(|snapshot| args.filter.passes(snapshot)).collect();
-    let reasons: BTreeMap<SnapshotId, Vec<String>> = policy
-        .iter()
-        .flat_map(|policy| {
-            let facts: Vec<SnapshotFacts> = snapshots.iter().copied().map(facts).collect();
-            policy.decide(&facts, job.now())
-        })
-        .map(|decision| (decision.id, decision.reasons))
-        .collect();
+    let snapshots: Vec<SnapshotInfo> =
+        listed.all(context).iter().filter(|snapshot| args.filter.passes(snapshot)).cloned().collect();
+    let decisions = match &policy {
+        Some(policy) => policy.decide(&repository.facts(&snapshots, &job).await?, job.now()),
+        None => Vec::new(),
+    };
+    let reasons: BTreeMap<SnapshotId, Vec<String>> =
+        decisions.into_iter().map(|decision| (decision.id, decision.reasons)).collect();
     context.output.begin_list("snapshots")?;
-    for info in snapshots.iter().copied() {
+    for info in &snapshots {
         let keep = policy.as_ref().map(|_| reasons.get(&info.id).map(Vec::as_slice).unwrap_or_default());
         context.output.item(&Item { info, keep }, line(info, keep))?;
     }
     let more = [("repository", json!(repository.id())), ("damaged_objects", listed.damage())];
     context.output.end_list(more.map(|(key, value)| (key.to_owned(), value)).into_iter().collect())?;
     if snapshots.is_empty() && !args.filter.is_empty() { Ok(Exit::Nothing) } else { Ok(Exit::Done) }
-}
-
-fn facts(info: &SnapshotInfo) -> SnapshotFacts {
-    SnapshotFacts {
-        id: info.id,
-        time: info.stored.unwrap_or(info.time),
-        source: info.source.clone(),
-        host: info.host.clone(),
-        label: info.label.clone(),
-        tenant: info.tenant.clone(),
-        tags: info.tags.clone(),
-        complete: info.outcome == Whole::Complete,
-    }
 }
 
 fn line(info: &SnapshotInfo, keep: Option<&[String]>) -> String {

@@ -2,14 +2,17 @@
 
 pub mod cat;
 pub mod check;
+pub mod copy;
 #[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
 pub mod create_bucket;
 pub mod create_command;
 pub mod create_files;
 pub mod demo;
 pub mod diff;
+pub mod evidence;
 pub mod find;
 pub mod forget;
+pub mod health;
 pub mod hold;
 pub mod init;
 pub mod key;
@@ -57,6 +60,9 @@ pub async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Undelete(args) => undelete::run(args, context).await,
         Command::Hold(args) => hold::run(args, context).await,
         Command::Prune(args) => prune::run(args, context).await,
+        Command::Health(args) => health::run(args, context).await,
+        Command::Evidence(command) => evidence::run(command, context).await,
+        Command::Copy(args) => copy::run(args, context).await,
         Command::Stats(args) => stats::run(args, context).await,
         Command::Key(command) => key::run(command, context).await,
         Command::Run(args) => self::run::run(args, context).await,

@@ -1,12 +1,13 @@
 //! `prune`: frees what no snapshot needs.
 
-use backup_core::config::Span;
+use backup_core::config::{ByteSize, Span};
 use backup_core::report::{CollectReport, CollectionOutcome};
-use backup_core::repository::CollectOptions;
+use backup_core::repository::{CollectOptions, RepackOptions};
 
 use crate::context::Context;
 use crate::exit::{Exit, Outcome};
 use crate::human;
+use crate::parse::percent;
 
 /// Options of `prune`.
 #[derive(Debug, clap::Args)]
@@ -20,15 +21,28 @@ pub struct Args {
     /// How long what is freed stays for those who are restoring a snapshot that was forgotten
     #[arg(long, value_name = "SPAN", default_value = "0s")]
     grace: Span,
+    /// How much of what is kept may be needed by nobody; packs of which only a part is needed are written anew until it is
+    /// no more
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent)]
+    max_unused: u8,
+    /// Read at most so many bytes to write packs anew
+    #[arg(long, value_name = "SIZE")]
+    max_repack_size: Option<ByteSize>,
+    /// Write no packs anew
+    #[arg(long, conflicts_with_all = ["max_unused", "max_repack_size"])]
+    no_repack: bool,
 }
 
 /// Prunes.
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let repository = context.repository_directly().await?;
+    let max_bytes = args.max_repack_size.map_or(u64::MAX, |size| size.bytes());
+    let repack = RepackOptions { max_unused_percent: args.max_unused, max_bytes };
     let options = CollectOptions {
         dry_run: args.dry_run,
         wait: args.wait.duration(),
         grace: args.grace.duration(),
+        repack: if args.no_repack { RepackOptions::NEVER } else { repack },
         host: super::snapshot::host(),
     };
     let report = repository.collect(&options, &context.job()).await?;
@@ -41,7 +55,7 @@ fn show(report: &CollectReport, dry_run: bool, out: &mut dyn std::io::Write) -> 
     for damaged in &report.damaged_objects {
         writeln!(out, "damaged {}: {}", damaged.object, human::name(&damaged.reason))?;
     }
-    if !report.damaged_objects.is_empty() {
+    if report.outcome == CollectionOutcome::Abandoned && !report.damaged_objects.is_empty() {
         return writeln!(
             out,
             "nothing is freed as long as something that a snapshot needs cannot be read; see `verify` and `repair`"
@@ -74,6 +88,17 @@ fn show(report: &CollectReport, dry_run: bool, out: &mut dyn std::io::Write) -> 
         }
         _ => {}
     }
+    if report.packs_repacked > 0 {
+        let packs = human::count(report.packs_repacked, "pack", "packs");
+        match dry_run {
+            true => writeln!(out, "of {packs} what is needed would be written anew")?,
+            false => writeln!(
+                out,
+                "wrote anew what is needed of {packs} ({})",
+                human::bytes(report.bytes_repacked)
+            )?,
+        }
+    }
     if !dry_run {
         writeln!(
             out,
@@ -88,6 +113,9 @@ fn show(report: &CollectReport, dry_run: bool, out: &mut dyn std::io::Write) -> 
     }
     if report.more_unneeded {
         writeln!(out, "there is more: run `prune` again")?;
+    }
+    if report.more_to_repack {
+        writeln!(out, "more packs are worth writing anew than was permitted, or than there is room for")?;
     }
     Ok(())
 }

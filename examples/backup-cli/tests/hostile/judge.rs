@@ -76,7 +76,7 @@ async fn all(case: &Case, scene: &Scene) {
         Err(error) => refused(case, &error),
     }
     if case.verify != Verify::TooLong {
-        let options = VerifyOptions { level: VerifyLevel::Content, sample_percent: None };
+        let options = VerifyOptions { level: VerifyLevel::Content, ..VerifyOptions::default() };
         let said = match repository.verify(&options, &job).await {
             Ok(report) if report.is_clean() => Verify::Clean,
             Ok(report) => {

@@ -1,0 +1,269 @@
+//! From packs to packs: frames are fetched, opened and checked, and what is needed of them is packed anew.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::{StreamExt, stream};
+
+use super::RUN_BYTES;
+use crate::format::object::Scratch;
+use crate::format::segment::IndexRow;
+use crate::report::DamagedObject;
+use crate::repository::backup::packer::{FrameTarget, Packer, SharedPages};
+use crate::repository::backup::shared::Shared;
+use crate::repository::backup::threads::Threads;
+use crate::repository::backup::upload;
+use crate::repository::backup::{BackupOptions, PAGE_FRAME_BYTES};
+use crate::repository::frames::{missing, slice_of};
+use crate::repository::index::{Bits, Index, Pack};
+use crate::repository::known::KnownChunks;
+use crate::repository::store::PutCounters;
+use crate::repository::{Repository, guard};
+use crate::resources::Lease;
+use crate::transform::{ObjectType, Transform, Zstd};
+use crate::{Error, GetRange, JobContext, Result, SnapshotId};
+
+/// Damage that is named; the rest is found by a verification.
+const DAMAGED_MAX: usize = 100;
+/// Runs that are fetched ahead.
+const AHEAD: usize = 2;
+
+/// What is to be copied.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) index: Arc<Index>,
+    /// Packs that are kept in any case.
+    pub(super) kept: Bits,
+    /// What is needed, by where its rows begin.
+    pub(super) needed: Bits,
+    /// Packs that are to be needed no more.
+    pub(super) emptied: Bits,
+}
+
+/// What was copied.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    /// Packs that were read.
+    pub(super) packs: u64,
+    /// Their bytes.
+    pub(super) bytes: u64,
+    /// What cannot be read. It stays where it is.
+    pub(super) damaged: Vec<DamagedObject>,
+}
+
+/// Neighbouring frames of a pack, with what is needed of them.
+#[derive(Debug)]
+struct Run {
+    pack: Arc<Pack>,
+    range: Range<u64>,
+    rows: Vec<IndexRow>,
+}
+
+impl Chosen {
+    /// Whether a chunk must be copied: it is needed, and has no place in a pack that is kept.
+    fn must_copy(&self, row: &IndexRow) -> Result<bool> {
+        let position = self.index.position(row.id)?.and_then(|at| u32::try_from(at).ok());
+        if !position.is_some_and(|at| self.needed.contains(at)) {
+            return Ok(false);
+        }
+        let stays = |pack: u32| self.kept.contains(pack) && !self.emptied.contains(pack);
+        Ok(!self.index.find(row.id, row.len)?.iter().any(|place| stays(place.pack)))
+    }
+
+    /// Cuts what is needed of a pack into runs.
+    fn runs(&self, number: u32, mut rows: Vec<IndexRow>, out: &mut Vec<Run>) -> Result<()> {
+        let pack = self.index.pack(number)?;
+        rows.sort_unstable_by_key(|row| (row.frame, row.offset));
+        for row in rows {
+            if !self.must_copy(&row)? {
+                continue;
+            }
+            let frame = pack.frame_range(row.frame)?;
+            match out.last_mut().filter(|run| Arc::ptr_eq(&run.pack, &pack)) {
+                Some(run)
+                    if frame.start <= run.range.end
+                        && frame.end.saturating_sub(run.range.start) <= RUN_BYTES =>
+                {
+                    run.range.end = run.range.end.max(frame.end);
+                    run.rows.push(row);
+                }
+                _ => out.push(Run { pack: pack.clone(), range: frame, rows: vec![row] }),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Copies, and puts packs and index segments in the name of the session.
+pub(super) async fn copy(
+    repository: &Repository,
+    chosen: Chosen,
+    session: SnapshotId,
+    lease: Lease,
+    put: &Arc<PutCounters>,
+    job: &JobContext,
+) -> Result<Copied> {
+    let store = repository.store();
+    let mut copied = Copied::default();
+    // Nothing of the repository's is known: what is given to the packers is to be stored once more, but only once.
+    let nothing = Arc::new(Index::empty()?);
+    let known = KnownChunks::new(nothing.clone(), Arc::default(), job.resources());
+    let transforms = vec![Arc::new(Zstd::default()) as Arc<dyn Transform>];
+    let (chunker, options) = (repository.chunker()?, BackupOptions::default());
+    let mut shared = Shared::new(store.clone(), known, chunker, transforms, job.clone(), lease, &options);
+    shared.put = put.clone();
+    let shared = Arc::new(shared);
+
+    let workers = shared.lease.workers();
+    let (runs_send, runs) = async_channel::bounded::<(Run, Result<bytes::Bytes>)>(1);
+    let (packs_send, packs) = async_channel::bounded(1);
+    let (damaged_send, damaged) = async_channel::unbounded();
+    let pages = SharedPages::new(Packer::new(
+        shared.clone(),
+        ObjectType::Meta,
+        FrameTarget::Bytes(PAGE_FRAME_BYTES),
+        packs_send.clone(),
+    ));
+    let mut threads = Threads::new(shared.clone(), {
+        let (runs, packs) = (runs.clone(), packs.clone());
+        move || {
+            runs.close();
+            packs.close();
+        }
+    });
+    let left = Arc::new(AtomicUsize::new(workers));
+    for number in 0..workers {
+        let content = Packer::new(shared.clone(), ObjectType::Data, FrameTarget::Content, packs_send.clone());
+        let worker = Worker {
+            shared: shared.clone(),
+            content,
+            pages: pages.clone(),
+            left: left.clone(),
+            damaged: damaged_send.clone(),
+            scratch: Scratch::default(),
+            plain: Vec::new(),
+        };
+        let runs = runs.clone();
+        threads.spawn(&format!("backup-repack-{number}"), move || worker.run(&runs))?;
+    }
+    drop((runs, packs_send, pages, damaged_send));
+
+    let feed = async {
+        let (held, resources) = (chosen.index.clone(), job.resources().clone());
+        let emptied = chosen.emptied.clone();
+        let by_pack = move || held.rows_by_pack(|pack| emptied.contains(pack), &resources);
+        let mut by_pack = guard::blocking(by_pack).await?;
+        while let Some((number, rows)) = by_pack.next()? {
+            job.check()?;
+            let mut of_pack = Vec::new();
+            chosen.runs(number, rows, &mut of_pack)?;
+            if of_pack.is_empty() {
+                continue;
+            }
+            let record = &chosen.index.pack(number)?.record;
+            copied.packs = copied.packs.saturating_add(1);
+            copied.bytes = copied.bytes.saturating_add(record.object_len);
+            let fetches = of_pack.into_iter().map(|run| async move {
+                let range = GetRange::Bounded(run.range.clone());
+                match store.get(&run.pack.key, range, job).await.map_err(missing) {
+                    Ok(fetched) => Ok((run, Ok(fetched.bytes))),
+                    Err(error) if error.is_corruption() => Ok((run, Err(error))),
+                    Err(error) => Err(error),
+                }
+            });
+            let mut fetched = stream::iter(fetches).buffered(AHEAD);
+            while let Some(run) = fetched.next().await {
+                runs_send.send(run?).await.map_err(|_| Error::cancelled())?;
+            }
+        }
+        // The workers end, and with the last of them what takes their packs.
+        runs_send.close();
+        Ok(())
+    };
+    // Whoever fails first ends the other, too.
+    let both = async { tokio::try_join!(feed, upload::upload(&shared, session, packs)) };
+    let ((), mut uploaded) = both.await.map_err(|error| shared.cause_of(error))?;
+    threads.finish().await.map_err(|error| shared.cause_of(error))?;
+    upload::finish_index(store, session, &mut uploaded, (&nothing, &Bits::default()), put, job).await?;
+    while let Ok(item) = damaged.try_recv() {
+        if copied.damaged.len() < DAMAGED_MAX {
+            copied.damaged.push(item);
+        }
+    }
+    Ok(copied)
+}
+
+/// One thread's state.
+struct Worker {
+    shared: Arc<Shared>,
+    content: Packer,
+    pages: SharedPages,
+    /// Workers that have not ended: the last one closes what all share.
+    left: Arc<AtomicUsize>,
+    damaged: async_channel::Sender<DamagedObject>,
+    scratch: Scratch,
+    plain: Vec<u8>,
+}
+
+impl Worker {
+    fn run(mut self, runs: &async_channel::Receiver<(Run, Result<bytes::Bytes>)>) -> Result<()> {
+        while let Ok((run, bytes)) = runs.recv_blocking() {
+            self.shared.check()?;
+            match bytes {
+                Ok(bytes) => self.copy(&run, &bytes)?,
+                Err(error) => self.damaged(&run, &error)?,
+            }
+        }
+        self.content.finish()?;
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 { self.pages.finish() } else { Ok(()) }
+    }
+
+    fn copy(&mut self, run: &Run, bytes: &[u8]) -> Result<()> {
+        for rows in run.rows.chunk_by(|one, other| one.frame == other.frame) {
+            let Some(first) = rows.first() else { continue };
+            self.shared.check()?;
+            let range = run.pack.frame_range(first.frame)?;
+            let start = usize::try_from(range.start.saturating_sub(run.range.start)).unwrap_or(usize::MAX);
+            let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+            let stored = bytes.get(start..start.saturating_add(len)).unwrap_or_default();
+            self.plain.clear();
+            let opened = {
+                let _processor = self.shared.job.resources().processor();
+                let (scratch, plain) = (&mut self.scratch, &mut self.plain);
+                run.pack.open_frame(&self.shared.store, first.frame, stored, scratch, plain)
+            };
+            if let Err(error) = opened {
+                self.damaged(run, &error)?;
+                continue;
+            }
+            for row in rows {
+                let is_right = match slice_of(&self.plain, row) {
+                    Err(error) => Err(error),
+                    Ok(chunk) if run.pack.record.object_type == ObjectType::Data => {
+                        Ok(self.content.add_again(row.id, chunk)?)
+                    }
+                    Ok(chunk) => Ok(self.pages.add_again(row.id, chunk)?),
+                };
+                match is_right {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        let message = "a chunk is not what its identity says";
+                        self.damaged(run, &Error::corruption(message))?;
+                    }
+                    Err(error) => self.damaged(run, &error)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, run: &Run, error: &Error) -> Result<()> {
+        let item = DamagedObject { object: run.pack.key.to_string(), reason: error.message().to_owned() };
+        if self.damaged.len() < DAMAGED_MAX {
+            // Whoever listens does so at the end.
+            self.damaged.try_send(item).map_err(|_| Error::cancelled())?;
+        }
+        Ok(())
+    }
+}

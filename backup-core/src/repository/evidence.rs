@@ -1,0 +1,224 @@
+//! Evidence of what was done, and the ledger of what was verified when.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::keys;
+use super::store::PutCounters;
+use super::verify::{Slices, VerifyLevel};
+use super::{Repository, guard};
+use crate::format::control::Packed;
+use crate::format::evidence::{EvidenceDocument, VerifiedDocument};
+use crate::transform::ObjectType;
+use crate::{Error, ErrorKind, JobContext, ObjectMeta, Result, SinkExt, SnapshotId, Timestamp, limits};
+
+/// Something that was done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Done<'a, T: ?Sized> {
+    /// What: `verify`, `drill`, `backup`, `forget`, `prune`, `copy`, `repair`, or a word of one's own.
+    pub kind: &'a str,
+    /// When it was begun.
+    pub time: Timestamp,
+    /// How long it took.
+    pub seconds: f64,
+    /// Where.
+    pub host: &'a str,
+    /// By which program, in which version.
+    pub program: &'a str,
+    /// Whether it went well.
+    pub passed: bool,
+    /// Of a verification, how thorough it was, and which packs it took.
+    pub verified: Option<(VerifyLevel, Slices)>,
+    /// The job's report.
+    pub report: &'a T,
+}
+
+/// Evidence as it was found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evidence {
+    /// What it says.
+    #[serde(flatten)]
+    pub document: EvidenceDocument,
+    /// When the store had it, by its clock, where known.
+    pub stored: Option<Timestamp>,
+}
+
+/// When the packs of each slice were last verified, by the store's clock where it has one; none: never, as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ledger(Vec<Option<Timestamp>>);
+
+impl Ledger {
+    /// When a slice was last verified.
+    pub fn last(&self, slice: u8) -> Option<Timestamp> {
+        self.0.get(usize::from(slice)).copied().flatten()
+    }
+
+    /// Since when everything is verified; none if something never was.
+    pub fn everything_since(&self) -> Option<Timestamp> {
+        self.0.iter().copied().min().flatten()
+    }
+
+    /// Which slices to verify next: those that were not for the longest time, `percent` hundredths of all and at least one, and all
+    /// that were not since `since`.
+    pub fn due(&self, percent: u8, since: Option<Timestamp>) -> Slices {
+        let mut oldest: Vec<u8> = (0..=u8::MAX).collect();
+        oldest.sort_by_key(|slice| (self.last(*slice), *slice));
+        let count = Slices::COUNT.saturating_mul(percent.clamp(1, 100).into()).div_ceil(100);
+        let is_late =
+            |slice: &u8| since.is_some_and(|since| self.last(*slice).is_none_or(|last| last < since));
+        let late = oldest.iter().filter(|slice| is_late(slice)).count();
+        oldest.into_iter().take(count.max(late)).collect()
+    }
+}
+
+impl Repository {
+    /// Puts evidence. Returns its identity.
+    pub async fn record<T: Serialize + Sync + ?Sized>(
+        &self,
+        done: &Done<'_, T>,
+        job: &JobContext,
+    ) -> Result<SnapshotId> {
+        let report = serde_json::to_string(done.report)
+            .map_err(|e| Error::internal("a report cannot be written").with_source(e))?;
+        let verified = done.verified.map(|(level, slices)| VerifiedDocument {
+            level,
+            slices: Packed(slices.iter().map(|slice| [slice]).collect()),
+        });
+        guard::run(job, async move {
+            let id = SnapshotId::random(&**job.random())?;
+            let key = keys::evidence(id)?;
+            // What does not fit is what was named one by one; that it is not there is better than no evidence.
+            let fits = report.len() <= limits::EVIDENCE_REPORT_BYTES_MAX;
+            let document = EvidenceDocument {
+                evidence: id,
+                kind: done.kind.to_owned(),
+                time: done.time,
+                seconds: done.seconds,
+                host: done.host.to_owned(),
+                program: done.program.to_owned(),
+                passed: done.passed,
+                verified,
+                report: if fits { report } else { r#"{"left_out":"it is too long"}"#.to_owned() },
+            };
+            let put = PutCounters::default();
+            self.store().put_document(&key, ObjectType::Evidence, &document, &put, job).await?;
+            Ok(id)
+        })
+        .await
+    }
+
+    /// The newest evidence, so much of it at most, the newest first; of one kind, if one is given.
+    ///
+    /// # Errors
+    /// Those of the store, and evidence that cannot be read, by name.
+    pub async fn evidence(&self, kind: Option<&str>, most: usize, job: &JobContext) -> Result<Vec<Evidence>> {
+        guard::run(job, async move {
+            let mut found = Vec::new();
+            for meta in self.newest_evidence(job).await? {
+                if found.len() >= most {
+                    break;
+                }
+                let Some(evidence) = self.read_evidence(&meta, job).await? else { continue };
+                if kind.is_none_or(|kind| evidence.document.kind == kind) {
+                    found.push(evidence);
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// When which packs were last verified at this level or a deeper one. Evidence older than the newest
+    /// [`EVIDENCE_READ_MAX`](limits::EVIDENCE_READ_MAX) objects, and such that cannot be read, counts for nothing.
+    pub async fn ledger(&self, level: VerifyLevel, job: &JobContext) -> Result<Ledger> {
+        guard::run(job, async move {
+            let mut last = vec![None; Slices::COUNT];
+            let mut unknown: BTreeSet<u8> = (0..=u8::MAX).collect();
+            for meta in self.newest_evidence(job).await?.into_iter().take(limits::EVIDENCE_READ_MAX) {
+                if unknown.is_empty() {
+                    break;
+                }
+                let evidence = match self.read_evidence(&meta, job).await {
+                    Err(error) if error.is_corruption() => {
+                        tracing::warn!(%error, "evidence that cannot be read");
+                        continue;
+                    }
+                    other => other?,
+                };
+                let Some(Evidence { document, stored }) = evidence else { continue };
+                let Some(verified) = document.verified.filter(|verified| verified.level >= level) else {
+                    continue;
+                };
+                for [slice] in verified.slices.0 {
+                    if unknown.remove(&slice)
+                        && let Some(entry) = last.get_mut(usize::from(slice))
+                    {
+                        *entry = Some(stored.unwrap_or(document.time));
+                    }
+                }
+            }
+            Ok(Ledger(last))
+        })
+        .await
+    }
+
+    async fn newest_evidence(&self, job: &JobContext) -> Result<Vec<ObjectMeta>> {
+        job.check()?;
+        let mut listed = self.store().sink.list_all(keys::EVIDENCE).await?;
+        listed.sort_by(|a, b| (b.created, &b.key).cmp(&(a.created, &a.key)));
+        Ok(listed)
+    }
+
+    async fn read_evidence(&self, meta: &ObjectMeta, job: &JobContext) -> Result<Option<Evidence>> {
+        let Ok(id) = keys::id_of(&meta.key) else { return Ok(None) };
+        let max = limits::CONTROL_BYTES_MAX;
+        let read = self.store().get_document(&meta.key, ObjectType::Evidence, max, job).await;
+        match read {
+            Ok(EvidenceDocument { evidence, .. }) if evidence != id => {
+                Err(Error::corruption("is another's than its name says").with_object(&meta.key))
+            }
+            Ok(document) => Ok(Some(Evidence { document, stored: meta.created })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Option<Timestamp> {
+        Some(Timestamp::new(seconds, 0))
+    }
+
+    #[test]
+    fn what_was_not_verified_for_longest_is_due_first() {
+        let mut ledger = Ledger(vec![at(1000); Slices::COUNT]);
+        ledger.0[7] = None;
+        ledger.0[200] = at(10);
+        assert_eq!(ledger.due(1, None).iter().collect::<Vec<_>>(), [0, 7, 200]);
+        assert_eq!(ledger.due(1, Some(Timestamp::new(1000, 0))).len(), 3);
+        assert_eq!(ledger.due(0, Some(Timestamp::new(1001, 0))), Slices::all());
+        assert_eq!(ledger.due(100, None), Slices::all());
+        assert_eq!(ledger.due(10, None).len(), 26);
+        assert_eq!(ledger.everything_since(), None);
+        ledger.0[7] = at(20);
+        assert_eq!(ledger.everything_since(), at(10));
+    }
+
+    #[test]
+    fn a_tenth_a_day_is_everything_in_ten_days() {
+        let mut ledger = Ledger(vec![None; Slices::COUNT]);
+        for day in 0..40 {
+            for slice in ledger.due(10, None).iter() {
+                ledger.0[usize::from(slice)] = at(day * 86_400);
+            }
+            if day >= 9 {
+                let since = ledger.everything_since().unwrap();
+                assert!(since >= Timestamp::new((day - 9) * 86_400, 0), "day {day}: {since}");
+            }
+        }
+    }
+}

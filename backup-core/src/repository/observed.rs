@@ -1,0 +1,152 @@
+//! When the store first had each snapshot: written down, as what is copied object by object has the times of the copy.
+
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::keys::ControlKey;
+use super::store::PutCounters;
+use super::{Repository, guard, keys};
+use crate::format::control::{ObservedDocument, Packed};
+use crate::retention::{SnapshotFacts, deviates};
+use crate::transform::ObjectType;
+use crate::{ErrorKind, JobContext, ObjectKey, Result, SinkExt, SnapshotId, SnapshotInfo, Timestamp, limits};
+
+type Times = BTreeMap<SnapshotId, i64>;
+
+impl Repository {
+    /// What retention goes by, for each of these snapshots in their order.
+    ///
+    /// Times are those at which a store first had them: the earliest that was ever written down
+    /// ([`record_times`](Self::record_times)), and of a copy that of its original. What a repaired snapshot says of its original is
+    /// believed only if that was known here.
+    ///
+    /// # Errors
+    /// Those of the store. What was written down and cannot be read is one: with times of a copy retention would forget
+    /// what it must keep.
+    pub async fn facts(&self, snapshots: &[SnapshotInfo], job: &JobContext) -> Result<Vec<SnapshotFacts>> {
+        guard::run(job, async move {
+            let listed = self.store().sink.list_all(keys::OBSERVED).await?;
+            let mut times = Times::new();
+            for (_, read) in
+                self.read_observed(listed.into_iter().map(|meta| meta.key).collect(), job).await?
+            {
+                merge(&mut times, read);
+            }
+            merge(&mut times, stored_times(snapshots));
+            let first = |id: SnapshotId| times.get(&id).map(|seconds| Timestamp::new(*seconds, 0));
+            let facts = snapshots.iter().map(|info| {
+                let mut facts = match first(info.id) {
+                    // The second is the store's, too, where nothing earlier is known.
+                    Some(first) if info.stored.is_none_or(|stored| first.seconds() < stored.seconds()) => {
+                        SnapshotFacts::from(&SnapshotInfo { stored: Some(first), ..info.clone() })
+                    }
+                    _ => SnapshotFacts::from(info),
+                };
+                if let Some(origin) = info.origin.filter(|origin| origin.repository == self.id()) {
+                    facts.origin = None;
+                    match first(origin.snapshot) {
+                        Some(known) => {
+                            facts.time = known;
+                            facts.quarantined = deviates(info.time, known);
+                        }
+                        None => facts.quarantined = true,
+                    }
+                }
+                facts
+            });
+            Ok(facts.collect())
+        })
+        .await
+    }
+
+    /// Writes down when the store first had each snapshot, as far as that is not done. A [collection](Self::collect) does
+    /// so, too. After this the objects can be copied to another place without their times.
+    pub async fn record_times(&self, job: &JobContext) -> Result<()> {
+        guard::run(job, async move {
+            let ids = self.list_snapshot_ids(job).await?;
+            let listed = self.store().sink.list_all(keys::OBSERVED).await?;
+            let objects: Vec<ObjectKey> = listed.into_iter().map(|meta| meta.key).collect();
+            let read = self.read_observed(objects, job).await?;
+            let created =
+                |(id, meta): (&SnapshotId, &crate::ObjectMeta)| Some((*id, meta.created?.seconds()));
+            let mut new: Times = ids.iter().filter_map(created).collect();
+            if read.len() > limits::OBSERVED_OBJECTS_MAX {
+                // One in place of all, without what is gone. What another one merges meanwhile says the same.
+                let mut merged = new;
+                for (_, times) in &read {
+                    merge(&mut merged, times.iter().map(|(id, seconds)| (*id, *seconds)));
+                }
+                merged.retain(|id, _| ids.contains_key(id));
+                self.put_observed(merged, job).await?;
+                for (key, _) in read {
+                    self.store().sink.delete(&key).await.map_err(|e| e.with_object(&key))?;
+                }
+                return Ok(());
+            }
+            // Its own time is no news unless it is an earlier one.
+            let fences = self.held_fences().clone();
+            new.retain(|id, seconds| {
+                let known = read.iter().filter_map(|(_, times)| times.get(id)).min();
+                !fences.contains(id) && known.is_none_or(|known| *seconds < *known)
+            });
+            self.put_observed(new, job).await
+        })
+        .await
+    }
+
+    async fn put_observed(&self, times: Times, job: &JobContext) -> Result<()> {
+        let all: Vec<[u8; 24]> = times.into_iter().map(|(id, seconds)| packed(id, seconds)).collect();
+        for times in all.chunks(limits::OBSERVED_SNAPSHOTS) {
+            let key = ControlKey::Observed(SnapshotId::random(&**job.random())?).key()?;
+            let document = ObservedDocument { times: Packed(times.to_vec()) };
+            let put = PutCounters::default();
+            self.store().put_document(&key, ObjectType::Collection, &document, &put, job).await?;
+        }
+        Ok(())
+    }
+
+    /// What these objects say; those that are gone were merged into others.
+    async fn read_observed(
+        &self,
+        objects: Vec<ObjectKey>,
+        job: &JobContext,
+    ) -> Result<Vec<(ObjectKey, Times)>> {
+        let reads = objects.into_iter().map(|key| async move {
+            let max = limits::SNAPSHOT_BYTES_MAX;
+            let read = self.store().get_document(&key, ObjectType::Collection, max, job).await;
+            match read {
+                Ok(ObservedDocument { times }) => Ok(Some((key, times.0.iter().map(unpacked).collect()))),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            }
+        });
+        let read = stream::iter(reads).buffer_unordered(job.resources().requests());
+        read.try_filter_map(|read| async move { Ok(read) }).try_collect().await
+    }
+}
+
+/// Adds times; of two the earlier one stays.
+fn merge(times: &mut Times, more: impl IntoIterator<Item = (SnapshotId, i64)>) {
+    for (id, seconds) in more {
+        let known = times.entry(id).or_insert(seconds);
+        *known = seconds.min(*known);
+    }
+}
+
+fn stored_times(snapshots: &[SnapshotInfo]) -> impl Iterator<Item = (SnapshotId, i64)> {
+    snapshots.iter().filter_map(|info| Some((info.id, info.stored?.seconds())))
+}
+
+fn packed(id: SnapshotId, seconds: i64) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    let both = id.as_bytes().iter().copied().chain(seconds.to_be_bytes());
+    bytes.iter_mut().zip(both).for_each(|(to, from)| *to = from);
+    bytes
+}
+
+fn unpacked(bytes: &[u8; 24]) -> (SnapshotId, i64) {
+    let (mut id, mut seconds) = ([0; 16], [0; 8]);
+    id.iter_mut().chain(&mut seconds).zip(bytes).for_each(|(to, from)| *to = *from);
+    (SnapshotId::from_bytes(id), i64::from_be_bytes(seconds))
+}

@@ -1,0 +1,82 @@
+//! `health`: one look for whoever watches: 0 all is well, 1 a warning, 2 critical, and one line of why.
+
+use std::time::Duration;
+
+use backup_core::config::Span;
+use backup_core::report::{HealthReport, HealthStatus};
+use backup_core::repository::HealthOptions;
+
+use crate::context::Context;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::human;
+use crate::select::Filter;
+
+/// Options of `health`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 all is well; 1 a warning; 2 critical, also when the repository cannot be read."
+)]
+pub struct Args {
+    /// How old the newest complete snapshot of each series may be before that is critical
+    #[arg(long, value_name = "SPAN", default_value = "30h")]
+    max_age: Span,
+    /// How old it may be before that is worth a warning [default: five sixths of --max-age]
+    #[arg(long, value_name = "SPAN")]
+    warn_age: Option<Span>,
+    /// Warn where something was not verified for so long; see `verify --oldest`
+    #[arg(long, value_name = "SPAN")]
+    max_unverified: Option<Span>,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+/// Judges.
+pub async fn run(args: Args, context: &mut Context) -> Outcome {
+    let report = match look(&args, context).await {
+        Ok(report) => report,
+        Err(failure) if failure.exit == Exit::Usage => return Err(failure),
+        Err(failure) => {
+            let mut report = HealthReport::default();
+            report.add("repository".into(), HealthStatus::Critical, failure.message);
+            report
+        }
+    };
+    context.output.document(&report, |out| {
+        let worst = report.checks.iter().filter(|check| check.status == report.status);
+        let why: Vec<String> = match report.status {
+            HealthStatus::Ok => vec![human::count(report.checks.len() as u64, "check", "checks")],
+            _ => {
+                worst.map(|check| human::name(&format!("{}: {}", check.name, check.message)).into()).collect()
+            }
+        };
+        let status = match report.status {
+            HealthStatus::Ok => "OK",
+            HealthStatus::Warning => "WARNING",
+            HealthStatus::Critical => "CRITICAL",
+        };
+        writeln!(out, "{status} {}", why.join("; "))
+    })?;
+    // Those who watch know 0, 1 and 2; what 2 means elsewhere they do not.
+    Ok(match report.status {
+        HealthStatus::Ok => Exit::Done,
+        HealthStatus::Warning => Exit::Failed,
+        HealthStatus::Critical => Exit::Usage,
+    })
+}
+
+async fn look(args: &Args, context: &Context) -> Result<HealthReport, Failure> {
+    let max_age = args.max_age.duration();
+    let warn_age = args.warn_age.map_or_else(|| fraction(max_age), Span::duration);
+    let options = HealthOptions {
+        max_age: Some(max_age),
+        warn_age: Some(warn_age),
+        max_unverified: args.max_unverified.map(Span::duration),
+    };
+    let repository = context.repository().await?;
+    let filter = args.filter.clone();
+    Ok(repository.health(&options, &move |info| filter.passes(info), &context.job()).await?)
+}
+
+fn fraction(max_age: Duration) -> Duration {
+    max_age.checked_mul(5).map_or(max_age, |five| five / 6)
+}
