@@ -140,7 +140,7 @@ fn damage_and_wrong_keys_are_noticed() {
     let refused = decoder(&scratch, &["--key-file", "wrong"], ["list"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     let mut flipped = 0;
-    for prefix in ["config", "keys", "data", "meta", "index", "snapshots", "control"] {
+    for prefix in ["config", "keys", "data", "meta", "index", "snapshots", "control/sessions"] {
         let file = first_file(&scratch.path("repository").join(prefix));
         let whole = fs::read(&file).unwrap();
         let mut bytes = whole.clone();
