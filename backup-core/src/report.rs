@@ -327,6 +327,19 @@ pub struct CopyReport {
     pub duration_seconds: f64,
 }
 
+/// How thoroughly to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyLevel {
+    /// Documents open, pages are whole, every chunk that an entry needs has a place in a pack that exists.
+    Structure,
+    /// Also, every pack and index segment has the bytes it is named by.
+    Checksum,
+    /// Also, every frame opens, and every chunk is what its identity says.
+    #[default]
+    Content,
+}
+
 /// How well something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

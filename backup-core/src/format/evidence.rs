@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::Packed;
 use crate::Timestamp;
-use crate::repository::VerifyLevel;
+use crate::report::VerifyLevel;
 use crate::snapshot::SnapshotId;
 
 /// That something was done: the object `evidence/<id>`.

@@ -3,8 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
 use super::control::Control;
 use super::store::Store;
 use super::{Repository, guard, keys};
@@ -21,21 +19,9 @@ mod packs;
 mod sample;
 mod slices;
 
+pub use crate::report::VerifyLevel;
 pub use keyless::verify_keyless;
 pub use slices::Slices;
-
-/// How thoroughly to look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VerifyLevel {
-    /// Documents open, pages are whole, every chunk that an entry needs has a place in a pack that exists.
-    Structure,
-    /// Also, every pack and index segment has the bytes it is named by.
-    Checksum,
-    /// Also, every frame opens, and every chunk is what its identity says.
-    #[default]
-    Content,
-}
 
 /// What to verify.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

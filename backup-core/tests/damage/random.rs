@@ -12,10 +12,8 @@ use backup_crypto::{ChunkIdFunction, Keyring, KeyringOptions, Recipient};
 use backup_sinks::MemorySink;
 use bytes::Bytes;
 
-use crate::common::{
-    self, Protect, Rng, SMALL, Setup, TINY, TestEntry, TestSource, long, objects, text, tree,
-};
-use crate::victim::{Damage, Victim, try_all, unreferenced};
+use crate::common::{self, Protect, Rng, SMALL, Setup, TINY, TestEntry, TestSource, long, text, tree};
+use crate::victim::{Damage, Victim, that_matter, try_all, unreferenced};
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
@@ -79,7 +77,7 @@ async fn random_victim(rng: &mut Rng) -> Victim {
         put_log(&setup, &sink, rng).await;
     }
     setup.assert_clean().await;
-    Victim { objects: objects(&sink).await, setup, snapshots }
+    Victim { objects: that_matter(&sink).await, setup, snapshots }
 }
 
 async fn put_log(setup: &Setup, sink: &MemorySink, rng: &mut Rng) {

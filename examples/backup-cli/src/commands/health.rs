@@ -45,9 +45,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         let worst = report.checks.iter().filter(|check| check.status == report.status);
         let why: Vec<String> = match report.status {
             HealthStatus::Ok => vec![human::count(report.checks.len() as u64, "check", "checks")],
-            _ => {
-                worst.map(|check| human::name(&format!("{}: {}", check.name, check.message)).into()).collect()
-            }
+            _ => worst.map(|check| human::name(&format!("{}: {}", check.name, check.message))).collect(),
         };
         let status = match report.status {
             HealthStatus::Ok => "OK",
