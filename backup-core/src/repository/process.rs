@@ -102,7 +102,7 @@ mod tests {
         assert!(!is_gone(&name, session));
         child.kill().unwrap();
         // Until it is waited for it is there, and has ended.
-        while !stat(&number).is_some_and(|(_, began)| began.is_none()) {
+        while stat(&number).is_none_or(|(_, began)| began.is_some()) {
             std::thread::yield_now();
         }
         assert!(is_gone(&name, session));
