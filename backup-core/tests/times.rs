@@ -11,8 +11,8 @@ use backup_core::report::Outcome;
 use backup_core::repository::{BackupOptions, CollectOptions, Repository};
 use backup_core::time::ManualClock;
 use backup_core::{
-    Clock, ErrorKind, JobContext, ObjectKey, RetentionPolicy, Sink, SinkExt, SnapshotId, SnapshotInfo,
-    Timestamp,
+    Clock, ErrorKind, JobContext, ObjectKey, Origin, RetentionPolicy, Sink, SinkExt, SnapshotId,
+    SnapshotInfo, Timestamp,
 };
 use backup_retention::RetentionConfig;
 use backup_sinks::MemorySink;
@@ -181,6 +181,31 @@ async fn what_was_written_down_stays_little_and_is_believed_only_if_it_is_earlie
     assert_eq!(error.kind(), ErrorKind::Corruption);
     assert!(error.to_string().contains(key.as_str()), "{error}");
     repository.collect(&CollectOptions::default(), job).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_stored_again_here_has_its_originals_time_only_if_that_is_known() {
+    let world = World::new().await;
+    let (repository, job) = (&world.setup.repository, &world.setup.job);
+    let made = world.days(5).await;
+    let originals = repository.snapshots(job).await.unwrap();
+    let again = |snapshot, stored| {
+        let origin = Some(Origin { repository: repository.id(), snapshot, stored });
+        let options = BackupOptions { time: Some(originals[2].time), origin, ..BackupOptions::default() };
+        async move {
+            let source = TestSource::new(vec![TestEntry::file("a", random(77, 2_000)).stamped()]);
+            repository.backup(&source, &options, job).await.unwrap().snapshot.unwrap()
+        }
+    };
+    // Whatever it says of when the store had it.
+    let repaired = again(made[2], world.clock.now()).await;
+    let forged = again(SnapshotId::from_bytes([9; 16]), originals[2].time).await;
+    let facts = repository.facts(&repository.snapshots(job).await.unwrap(), job).await.unwrap();
+    let of = |id| facts.iter().find(|facts| facts.id == id).unwrap();
+    assert_eq!(of(repaired).time.seconds(), originals[2].stored.unwrap().seconds());
+    assert_eq!((of(repaired).origin, of(repaired).quarantined), (None, false));
+    assert!(of(forged).quarantined);
+    assert!(facts.iter().all(|facts| facts.quarantined == (facts.id == forged)));
 }
 
 /// A second repository with other chunks, and the snapshots of the first one copied into it on one day.

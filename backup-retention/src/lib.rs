@@ -41,7 +41,8 @@
 //!   that counts, and not counted.
 //! - **Forged times displace nothing.** A snapshot that its writer says to have made when it cannot have been made is
 //!   quarantined ([`SnapshotFacts::quarantined`](backup_core::retention::SnapshotFacts::quarantined)): kept by every policy that
-//!   counts, and not counted. Copies count among the copies from the same repository, by the times of their originals.
+//!   counts, and not counted. Copies count by the times of their originals, and in a [`PerGroup`] among copies from the same
+//!   repository only.
 //! - **The order of the input does not matter.** Of two snapshots of one time the one with the greater id is newer. A
 //!   snapshot that is given twice counts once, by its newest time, and gets one decision.
 //! - **Days are those of a time zone.** Where clocks are set back, the hour that comes twice is two hours; a day, week,

@@ -44,9 +44,6 @@ use threads::Threads;
 use upload::Uploaded;
 use worker::Worker;
 
-/// Plaintext after which a frame of pages is closed: small, so that reading one page reads little else.
-pub(super) const PAGE_FRAME_BYTES: usize = 512 * 1024;
-
 /// Which snapshot unchanged entries are taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ParentChoice {
@@ -207,12 +204,7 @@ async fn run_pipeline(
     let (done_send, done) = async_channel::bounded(workers.saturating_mul(4));
     let (packs_send, packs) = async_channel::bounded(1);
     let window = Window::new();
-    let pages = SharedPages::new(Packer::new(
-        shared.clone(),
-        ObjectType::Meta,
-        FrameTarget::Bytes(PAGE_FRAME_BYTES),
-        packs_send.clone(),
-    ));
+    let pages = SharedPages::new(shared.clone(), packs_send.clone());
 
     let mut threads = Threads::new(shared.clone(), {
         let (work, done, packs, window) = (work.clone(), done.clone(), packs.clone(), window.clone());

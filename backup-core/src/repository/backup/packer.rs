@@ -16,6 +16,9 @@ use crate::{ChunkId, Error, Result, ShortId};
 
 use super::shared::Shared;
 
+/// Plaintext after which a frame of pages is closed: small, so that reading one page reads little else.
+const PAGE_FRAME_BYTES: usize = 512 * 1024;
+
 // A frame that is not full yet has room for any chunk.
 const _: () = assert!(
     limits::SMALL_FILES_FRAME_TARGET_BYTES + limits::CHUNK_BYTES_MAX <= limits::FRAME_PLAIN_BYTES_MAX
@@ -180,7 +183,8 @@ impl Packer {
 pub(crate) struct SharedPages(Arc<Mutex<Option<Packer>>>);
 
 impl SharedPages {
-    pub(crate) fn new(packer: Packer) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, packs: async_channel::Sender<FinishedPack>) -> Self {
+        let packer = Packer::new(shared, ObjectType::Meta, FrameTarget::Bytes(PAGE_FRAME_BYTES), packs);
         Self(Arc::new(Mutex::new(Some(packer))))
     }
 

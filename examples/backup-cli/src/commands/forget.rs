@@ -177,12 +177,6 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let remove: Vec<&SnapshotInfo> =
         reasons.iter().filter(|(_, reasons)| reasons.is_empty()).map(|(info, _)| info).collect();
     let ids: Vec<SnapshotId> = remove.iter().map(|info| info.id).collect();
-    if context.console.interactive && !context.global.yes && !args.dry_run && !ids.is_empty() {
-        for info in &remove {
-            context.console.say(line("forget", info, &[]));
-        }
-        context.console.confirm("Go on?").await?;
-    }
     if let Some(caught) = caught.as_ref().filter(|caught| args.confirm.as_ref() != Some(&caught.confirmation))
         && !args.dry_run
     {
@@ -193,6 +187,12 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
             human::name(series)
         );
         return Err(Failure { exit: Exit::Failed, kind: "needs_confirmation", message });
+    }
+    if context.console.interactive && !context.global.yes && !args.dry_run && !ids.is_empty() {
+        for info in &remove {
+            context.console.say(line("forget", info, &[]));
+        }
+        context.console.confirm("Go on?").await?;
     }
     let options =
         ForgetOptions { undelete_seconds: args.undelete_for.duration().as_secs(), reason: args.reason };

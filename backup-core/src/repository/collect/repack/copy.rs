@@ -10,11 +10,11 @@ use super::RUN_BYTES;
 use crate::format::object::Scratch;
 use crate::format::segment::IndexRow;
 use crate::report::DamagedObject;
+use crate::repository::backup::BackupOptions;
 use crate::repository::backup::packer::{FrameTarget, Packer, SharedPages};
 use crate::repository::backup::shared::Shared;
 use crate::repository::backup::threads::Threads;
 use crate::repository::backup::upload;
-use crate::repository::backup::{BackupOptions, PAGE_FRAME_BYTES};
 use crate::repository::frames::{missing, slice_of};
 use crate::repository::index::{Bits, Index, Pack};
 use crate::repository::known::KnownChunks;
@@ -119,12 +119,7 @@ pub(super) async fn copy(
     let (runs_send, runs) = async_channel::bounded::<(Run, Result<bytes::Bytes>)>(1);
     let (packs_send, packs) = async_channel::bounded(1);
     let (damaged_send, damaged) = async_channel::unbounded();
-    let pages = SharedPages::new(Packer::new(
-        shared.clone(),
-        ObjectType::Meta,
-        FrameTarget::Bytes(PAGE_FRAME_BYTES),
-        packs_send.clone(),
-    ));
+    let pages = SharedPages::new(shared.clone(), packs_send.clone());
     let mut threads = Threads::new(shared.clone(), {
         let (runs, packs) = (runs.clone(), packs.clone());
         move || {
