@@ -57,7 +57,8 @@ mod schema;
 
 pub use self::component::{Component, Place};
 pub use self::model::{
-    Argv, Config, HookFailure, JobConfig, KeyConfig, KeyKind, RepositoryConfig, SetComponentConfig, SetConfig,
+    Argv, Config, HookFailure, JobConfig, KeyConfig, KeyKind, ReplicaConfig, RepositoryConfig,
+    SetComponentConfig, SetConfig,
 };
 pub use self::registry::{Access, BuildContext, Registry};
 #[cfg(feature = "schema")]

@@ -35,11 +35,14 @@ mod known;
 mod listing;
 mod merge;
 mod observed;
+mod others;
 mod outcomes;
 mod pieces;
+mod places;
 mod process;
 mod reader;
 mod repair;
+mod replicate;
 mod restore;
 mod same;
 mod scratch;
@@ -50,10 +53,12 @@ mod snapshot;
 mod source;
 mod stats;
 mod store;
+mod transfer;
 mod tree;
 mod tree_view;
 mod verify;
 mod views;
+mod walk;
 
 pub use backup::{BackupOptions, ParentChoice};
 pub use collect::{CollectOptions, RepackOptions};
@@ -64,6 +69,8 @@ pub use file::StoredFile;
 pub use forget::ForgetOptions;
 pub use health::HealthOptions;
 pub use pieces::{Piece, PieceReader};
+pub use places::{CaughtUp, Place, PlaceOptions, Places};
+pub use replicate::ReplicateOptions;
 pub use restore::{RestoreOptions, Selection};
 pub use snapshot::Snapshot;
 pub use source::SnapshotSource;
@@ -109,6 +116,8 @@ pub async fn peek_config(sink: &dyn Sink) -> Result<ConfigHeader> {
 #[derive(Debug, Clone)]
 pub struct Repository {
     inner: Arc<Inner>,
+    /// Other places of it, for what cannot be read in this one.
+    others: Arc<[Repository]>,
 }
 
 #[derive(Debug)]
@@ -138,38 +147,36 @@ impl Repository {
         job: &JobContext,
     ) -> Result<Self> {
         guard::run(job, async move {
-        options.chunker.validate()?;
-        let parameters = RepositoryParameters {
-            repository: protection.repository(),
-            created: job.now(),
-            required_features: Vec::new(),
-            chunker: options.chunker,
-        };
-        let store = Store { sink, protection, transforms: options.transforms };
-        let key = keys::config()?;
-        let bytes = document::seal(&*store.protection, ObjectType::Config, Store::salt(job)?, &parameters)?;
-        match store.sink.put(&key, bytes.clone()).await.map_err(|e| e.with_object(&key))? {
-            PutOutcome::Created => {}
-            PutOutcome::AlreadyExists => {
-                let there = store.sink.get_whole(&key, limits::CONTROL_BYTES_MAX).await;
-                if !matches!(&there, Ok(there) if *there == bytes) {
-                    let message = "there is a repository already; choose another place or open this one";
-                    return Err(Error::new(ErrorKind::AlreadyExists, message).with_object(&key));
+            options.chunker.validate()?;
+            let parameters = RepositoryParameters {
+                repository: protection.repository(),
+                created: job.now(),
+                required_features: Vec::new(),
+                chunker: options.chunker,
+            };
+            let store = Store { sink, protection, transforms: options.transforms };
+            let key = keys::config()?;
+            let bytes =
+                document::seal(&*store.protection, ObjectType::Config, Store::salt(job)?, &parameters)?;
+            match store.sink.put(&key, bytes.clone()).await.map_err(|e| e.with_object(&key))? {
+                PutOutcome::Created => {}
+                PutOutcome::AlreadyExists => {
+                    let there = store.sink.get_whole(&key, limits::CONTROL_BYTES_MAX).await;
+                    if !matches!(&there, Ok(there) if *there == bytes) {
+                        let message = "there is a repository already; choose another place or open this one";
+                        return Err(Error::new(ErrorKind::AlreadyExists, message).with_object(&key));
+                    }
                 }
             }
-        }
-        // The same create once more: a store that claims to have made it again would overwrite snapshots, too.
-        if store.sink.put(&key, bytes).await.map_err(|e| e.with_object(&key))? == PutOutcome::Created {
-            let message = "the store overwrites objects although asked to create them only; it cannot hold a repository";
-            return Err(Error::new(ErrorKind::Unsupported, message).with_object(&key));
-        }
-        let repository = Self::with(store, parameters);
-        // The repository is there, with its reserve or without.
-        if let Err(error) = repository.keep_reserve(job).await {
-            tracing::warn!(%error, "no reserve is kept for a collection on a full disk");
-        }
-        Ok(repository)
-    }).await
+            store.check_creates_once(&key, bytes).await?;
+            let repository = Self::with(store, parameters);
+            // The repository is there, with its reserve or without.
+            if let Err(error) = repository.keep_reserve(job).await {
+                tracing::warn!(%error, "no reserve is kept for a collection on a full disk");
+            }
+            Ok(repository)
+        })
+        .await
     }
 
     /// Opens a repository. `transforms` are those that its packs may need.
@@ -208,7 +215,7 @@ impl Repository {
             fenced: Mutex::default(),
             digests: DigestCache::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), others: Arc::default() }
     }
 
     /// The repository's identity.

@@ -82,6 +82,29 @@ impl Config {
         for (name, repository) in &self.repositories {
             let at = format!("repositories.{name}");
             refer(&format!("{at}.place"), &repository.place, "places", &self.places)?;
+            let mut places = BTreeSet::from([repository.place.as_str()]);
+            for replica in &repository.replicas {
+                let at = format!("{at}.replicas");
+                refer(&format!("{at}.place"), &replica.place, "places", &self.places)?;
+                if !places.insert(&replica.place) {
+                    let place = &replica.place;
+                    return Err(format!(
+                        "{at}.place: the repository is in `{place}` already; each place counts once"
+                    ));
+                }
+                if let Some(policy) = &replica.policy {
+                    refer(&format!("{at}.policy"), policy, "policies", &self.policies)?;
+                }
+                if replica.is_required() && replica.older_than.is_some() {
+                    return Err(format!(
+                        "{at}: what is acknowledged is new, and `{}` holds only what is older, so it cannot be required",
+                        replica.place
+                    ));
+                }
+            }
+            if let Some(policy) = &repository.policy {
+                refer(&format!("{at}.policy"), policy, "policies", &self.policies)?;
+            }
             for key in &repository.keys {
                 refer(&format!("{at}.keys"), key, "keys", &self.keys)?;
             }

@@ -49,14 +49,58 @@ impl Config {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RepositoryConfig {
-    /// The place its objects are kept in.
+    /// The place its objects are kept in: what is backed up goes there first.
     pub place: String,
+    /// What that place is on. Not given: the kind of place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub medium: Option<String>,
+    /// Whether that place is somewhere else than what is backed up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub off_site: bool,
+    /// What is kept in that place: a name in `policies`, for `forget` where no rules are given. Not given: everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Further places that hold the same repository.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<ReplicaConfig>,
     /// The keys that unlock it, tried in this order, and for which a new repository is made. Empty: not encrypted.
     #[serde(default)]
     pub keys: Vec<String>,
     /// The transforms applied to what is written, in this order, before encryption. Not given: zstd at level 3. Empty: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transforms: Option<Vec<String>>,
+}
+
+/// A further place of a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ReplicaConfig {
+    /// A name in `places`.
+    pub place: String,
+    /// Whether a snapshot is acknowledged only when it is there, too; otherwise it is brought there as soon as possible.
+    /// Not given: yes, unless the place is an archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required: Option<bool>,
+    /// What the place is on. Not given: the kind of place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub medium: Option<String>,
+    /// Whether it is somewhere else than what is backed up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub off_site: bool,
+    /// Only snapshots that are older than this are brought there: an archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub older_than: Option<Span>,
+    /// What is kept there: a name in `policies`. What it does not keep is not brought there, either. Not given: everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+}
+
+impl ReplicaConfig {
+    /// Whether what is acknowledged must be there.
+    pub fn is_required(&self) -> bool {
+        self.required.unwrap_or(self.older_than.is_none())
+    }
 }
 
 /// What unlocks a repository.

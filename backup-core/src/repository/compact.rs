@@ -39,20 +39,32 @@ impl Repository {
     /// One segment at a time is in memory. Cancellation: what was written serves nobody and is removed by a later
     /// collection; what is there stays valid.
     pub async fn compact_index(&self, job: &JobContext) -> Result<CompactReport> {
-        guard::run(job, async move {
-            let (store, put) = (self.store(), PutCounters::default());
-            let session = Session::open(store, "merge", false, "", &put, job).await?;
-            let work = Box::pin(self.compact(&session, &put, job));
-            let done = session.alive(store, &put, job, work).await;
-            if put.objects() <= 1 {
-                session.withdraw(store).await;
-            }
-            done
-        })
-        .await
+        guard::run(job, self.compact_without(Vec::new(), job)).await
     }
 
-    async fn compact(&self, session: &Session, put: &PutCounters, job: &JobContext) -> Result<CompactReport> {
+    /// The same, without packs of these names: nobody is to look for anything in them any longer.
+    pub(super) async fn compact_without(
+        &self,
+        names: Vec<SweptName>,
+        job: &JobContext,
+    ) -> Result<CompactReport> {
+        let (store, put) = (self.store(), PutCounters::default());
+        let session = Session::open(store, "merge", false, "", &put, job).await?;
+        let work = Box::pin(self.compact(&session, names, &put, job));
+        let done = session.alive(store, &put, job, work).await;
+        if put.objects() <= 1 {
+            session.withdraw(store).await;
+        }
+        done
+    }
+
+    async fn compact(
+        &self,
+        session: &Session,
+        names: Vec<SweptName>,
+        put: &PutCounters,
+        job: &JobContext,
+    ) -> Result<CompactReport> {
         let store = self.store();
         let mut report = CompactReport::default();
         // Decisions before segments: a decided session has put all that it ever puts.
@@ -60,7 +72,8 @@ impl Repository {
         self.load_listed(outcomes.clone(), job).await?;
         let control = self.listed_control(job).await?;
         let listed = store.sink.list_all(keys::INDEX).await?;
-        let bars = self.bars(&control.sweeping(), job).await?;
+        let mut bars = self.bars(&control.sweeping(), job).await?;
+        bars.extend(names);
         let committed = self.committed_among(&outcomes, &control);
         let mut looked = Vec::new();
         let mut named: HashSet<SweptName> = HashSet::new();

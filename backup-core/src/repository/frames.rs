@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use super::index::{Index, Pack};
 use super::store::Store;
 use crate::format::object::Scratch;
-use crate::format::page::PageRef;
 use crate::format::segment::IndexRow;
 use crate::{ChunkId, Error, ErrorKind, GetRange, JobContext, Result};
 
@@ -104,17 +103,6 @@ pub(crate) async fn read_chunk(
         }
     }
     Err(failure.unwrap_or_else(|| chunk_not_found(id)))
-}
-
-/// Reads a page.
-pub(crate) async fn read_page(
-    store: &Store,
-    index: &Index,
-    cache: &FrameCache,
-    page: &PageRef,
-    job: &JobContext,
-) -> Result<Vec<u8>> {
-    read_chunk(store, index, cache, &page.id, page.len, job).await
 }
 
 /// The error for a chunk that no pack holds.

@@ -147,6 +147,14 @@ impl Index {
         }
     }
 
+    /// The same as the number of a bit.
+    pub(crate) fn bit(&self, id: ShortId) -> Result<Option<u32>> {
+        let too_many = |_| {
+            Error::new(ErrorKind::LimitExceeded, "an index of more than 2^32 rows is more than can be walked")
+        };
+        self.position(id)?.map(|at| u32::try_from(at).map_err(too_many)).transpose()
+    }
+
     /// All rows, sorted by chunk. Takes long where there are many: not for async code.
     pub(crate) fn rows(&self) -> RowIter<'_> {
         match &self.rows {

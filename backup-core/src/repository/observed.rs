@@ -95,6 +95,27 @@ impl Repository {
         .await
     }
 
+    /// Tells another place of this repository when a store first had the snapshots that both have, where it does not know.
+    pub(super) async fn carry_times(&self, place: &Repository, job: &JobContext) -> Result<()> {
+        let (own, there) = tokio::try_join!(self.first_times(job), place.first_times(job))?;
+        let earlier =
+            own.into_iter().filter(|(id, seconds)| there.get(id).is_some_and(|there| seconds < there));
+        place.put_observed(earlier.collect(), job).await
+    }
+
+    /// When a store first had each snapshot that stands here, as far as is known.
+    async fn first_times(&self, job: &JobContext) -> Result<Times> {
+        let ids = self.list_snapshot_ids(job).await?;
+        let listed = self.store().sink.list_all(keys::OBSERVED).await?;
+        let objects = listed.into_iter().map(|meta| meta.key).collect();
+        let created = |(id, meta): (&SnapshotId, &crate::ObjectMeta)| Some((*id, meta.created?.seconds()));
+        let mut times: Times = ids.iter().filter_map(created).collect();
+        for (_, read) in self.read_observed(objects, job).await? {
+            merge(&mut times, read.into_iter().filter(|(id, _)| ids.contains_key(id)));
+        }
+        Ok(times)
+    }
+
     async fn put_observed(&self, times: Times, job: &JobContext) -> Result<()> {
         let all: Vec<[u8; 24]> = times.into_iter().map(|(id, seconds)| packed(id, seconds)).collect();
         for times in all.chunks(limits::OBSERVED_SNAPSHOTS) {

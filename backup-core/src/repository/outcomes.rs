@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, MutexGuard};
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 
@@ -37,7 +38,13 @@ impl Repository {
     /// Opens a snapshot for reading; also one that is forgotten, as long as it has not expired.
     pub async fn snapshot(&self, id: SnapshotId, job: &JobContext) -> Result<Snapshot> {
         guard::run(job, async move {
-            let document = self.snapshot_document(id, job).await?;
+            let document = self.snapshot_document(id, job).await;
+            // What was shut out here has another name.
+            let is_fence = self.held_fences().contains(&id);
+            let document = match document {
+                Err(error) if !is_fence => self.document_from_others(id, error, job).await?,
+                document => document?,
+            };
             Ok(Snapshot::new(self.clone(), document))
         })
         .await
@@ -103,7 +110,10 @@ impl Repository {
         let requests = job.resources().requests();
         let mut reads = stream::iter(listed.into_iter().map(|meta| async move {
             let document = match keys::id_of(&meta.key) {
-                Ok(id) => self.snapshot_document(id, job).await,
+                Ok(id) => match self.snapshot_document(id, job).await {
+                    Err(error) if error.is_corruption() => self.document_from_others(id, error, job).await,
+                    document => document,
+                },
                 Err(error) => Err(error),
             };
             (meta, document)
@@ -166,6 +176,27 @@ impl Repository {
         Ok(document)
     }
 
+    /// The object of a snapshot as it is stored, of this place or of another one that is known; it was found to be whole.
+    pub(crate) async fn snapshot_bytes(&self, id: SnapshotId, job: &JobContext) -> Result<Bytes> {
+        let mut failure = None;
+        for place in std::iter::once(self).chain(self.others.iter()) {
+            let key = keys::snapshot(id)?;
+            let read = place.store().get_whole(&key, limits::SNAPSHOT_BYTES_MAX, job).await;
+            let opened = read.and_then(|bytes| Ok((place.open_outcome(&key, id, &bytes)?, bytes)));
+            match opened {
+                Ok((SessionOutcome::Snapshot(_), bytes)) => return Ok(bytes),
+                Ok((SessionOutcome::Fence(_), _)) => {
+                    failure.get_or_insert_with(|| fenced(&key));
+                }
+                Err(error) if error.is_cancelled() => return Err(error),
+                Err(error) => {
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::internal("no place was asked")))
+    }
+
     /// Lets go of the document of a snapshot that is gone.
     pub(crate) fn forget_document(&self, id: SnapshotId) {
         self.inner.snapshots.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&id);
@@ -178,9 +209,18 @@ impl Repository {
         id: SnapshotId,
         job: &JobContext,
     ) -> Result<SessionOutcome> {
-        let store = self.store();
-        let bytes = store.get_whole(key, limits::SNAPSHOT_BYTES_MAX, job).await?;
-        let outcome = document::open_outcome(&*store.protection, &bytes).map_err(|e| e.with_object(key))?;
+        let bytes = self.store().get_whole(key, limits::SNAPSHOT_BYTES_MAX, job).await?;
+        self.open_outcome(key, id, &bytes)
+    }
+
+    pub(super) fn open_outcome(
+        &self,
+        key: &ObjectKey,
+        id: SnapshotId,
+        bytes: &[u8],
+    ) -> Result<SessionOutcome> {
+        let protection = &*self.store().protection;
+        let outcome = document::open_outcome(protection, bytes).map_err(|e| e.with_object(key))?;
         let (said, repository) = match &outcome {
             SessionOutcome::Snapshot(document) => (document.info.id, document.repository),
             SessionOutcome::Fence(fence) => (fence.session, fence.repository),

@@ -1,9 +1,10 @@
-//! What reading needs together: store, index, cache.
+//! What reading needs together: store, index, cache, and where to ask for what cannot be read.
 
 use std::sync::Arc;
 
-use super::frames::{FrameCache, read_chunk, read_page};
+use super::frames::{FrameCache, read_chunk};
 use super::index::Index;
+use super::others::Others;
 use super::store::Store;
 use crate::format::page::PageRef;
 use crate::{ChunkId, JobContext, Result};
@@ -14,14 +15,18 @@ pub(crate) struct Reader {
     pub(crate) store: Store,
     pub(crate) index: Arc<Index>,
     pub(crate) cache: Arc<FrameCache>,
+    pub(crate) others: Arc<Others>,
 }
 
 impl Reader {
     pub(crate) async fn chunk(&self, id: &ChunkId, len: u32, job: &JobContext) -> Result<Vec<u8>> {
-        read_chunk(&self.store, &self.index, &self.cache, id, len, job).await
+        match read_chunk(&self.store, &self.index, &self.cache, id, len, job).await {
+            Err(error) if !self.others.is_empty() => Box::pin(self.others.chunk(id, len, error, job)).await,
+            read => read,
+        }
     }
 
     pub(crate) async fn page(&self, page: &PageRef, job: &JobContext) -> Result<Vec<u8>> {
-        read_page(&self.store, &self.index, &self.cache, page, job).await
+        self.chunk(&page.id, page.len, job).await
     }
 }

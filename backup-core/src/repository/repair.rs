@@ -1,4 +1,5 @@
 //! What can be had again after damage: the index from the packs, and snapshots without what is lost.
 
+mod heal;
 mod index;
 mod snapshots;

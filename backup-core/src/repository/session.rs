@@ -27,6 +27,8 @@ pub(crate) struct Session {
     id: SnapshotId,
     document: SessionDocument,
     beats: AtomicU64,
+    /// Somebody else registered it.
+    taken_over: bool,
 }
 
 /// What came of a session's decision.
@@ -48,6 +50,18 @@ impl Session {
         job: &JobContext,
     ) -> Result<Self> {
         let id = SnapshotId::random(&**job.random())?;
+        Self::register(store, id, (purpose, makes_snapshot, host), put, job).await
+    }
+
+    /// Registers a writer whose outcome is to have this identity. Fails with [`ErrorKind::AlreadyExists`] where it is
+    /// registered.
+    pub(crate) async fn register(
+        store: &Store,
+        id: SnapshotId,
+        (purpose, makes_snapshot, host): (&str, bool, &str),
+        put: &PutCounters,
+        job: &JobContext,
+    ) -> Result<Self> {
         let document = SessionDocument {
             session: id,
             opened: job.now(),
@@ -57,10 +71,34 @@ impl Session {
             process: process::own(),
         };
         process::begin(id);
-        let session = Self { id, document, beats: AtomicU64::new(0) };
+        let session = Self { id, document, beats: AtomicU64::new(0), taken_over: false };
         let key = ControlKey::SessionOpen(id).key()?;
         store.put_document(&key, ObjectType::Session, &session.document, put, job).await?;
         Ok(session)
+    }
+
+    /// Goes on with the session of a process that is known to be gone: what it registered holds up collectors still, so that
+    /// whatever is listed from here on may be relied upon. None where it may be at work.
+    pub(crate) async fn take_over(
+        store: &Store,
+        id: SnapshotId,
+        put: &PutCounters,
+        job: &JobContext,
+    ) -> Result<Option<Self>> {
+        let key = ControlKey::SessionOpen(id).key()?;
+        let max = limits::CONTROL_BYTES_MAX;
+        let document: SessionDocument = store.get_document(&key, ObjectType::Session, max, job).await?;
+        if !document.process.as_ref().is_some_and(|process| process::is_gone(process, id)) {
+            return Ok(None);
+        }
+        let prefix = key.as_str().strip_suffix("open").unwrap_or_default();
+        let listing = ControlListing::of(&store.sink.list_all(prefix).await?);
+        let last = listing.sessions.get(&id).and_then(|session| session.beats.last().copied());
+        process::begin(id);
+        let beats = AtomicU64::new(last.map_or(0, |last| last.saturating_add(1)));
+        let session = Self { id, document, beats, taken_over: true };
+        session.beat(store, put, job).await?;
+        Ok(Some(session))
     }
 
     pub(crate) fn id(&self) -> SnapshotId {
@@ -145,6 +183,9 @@ impl Session {
 
     /// Takes back the registration of a session that stored nothing else and did not try to commit.
     pub(crate) async fn withdraw(&self, store: &Store) {
+        if self.taken_over {
+            return;
+        }
         let mut names = vec![ControlKey::SessionOpen(self.id)];
         names.extend((0..self.beats.load(Ordering::Relaxed)).map(|n| ControlKey::SessionBeat(self.id, n)));
         for name in names {

@@ -82,6 +82,10 @@ impl Snapshot {
         SnapshotSource::new(self.clone())
     }
 
+    pub(crate) fn document(&self) -> &Arc<SnapshotDocument> {
+        &self.document
+    }
+
     pub(crate) fn sorted_root(&self) -> Option<TreeRoot> {
         self.document.tree
     }
@@ -99,6 +103,10 @@ impl Snapshot {
         let reader = self.repository.view(job).await?;
         for root in self.roots() {
             if reader.index.find(root.page.id.short(), root.page.len)?.is_empty() {
+                // Other places can tell, and need not read all packs for it.
+                if !reader.others.is_empty() && reader.page(&root.page, job).await.is_ok() {
+                    break;
+                }
                 return self.repository.full_view(job).await.map_err(missing);
             }
         }

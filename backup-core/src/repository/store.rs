@@ -10,7 +10,9 @@ use serde::de::DeserializeOwned;
 use crate::format::document;
 use crate::observer::Event;
 use crate::transform::{ObjectType, TransformSet};
-use crate::{Fetched, GetRange, JobContext, ObjectKey, Protection, Result, Sink, SinkExt};
+use crate::{
+    Error, ErrorKind, Fetched, GetRange, JobContext, ObjectKey, Protection, PutOutcome, Result, Sink, SinkExt,
+};
 
 /// A sink with what is needed to read and write sealed objects. Clones share everything.
 #[derive(Debug, Clone)]
@@ -61,6 +63,16 @@ impl Store {
         put.bytes.fetch_add(len, Ordering::Relaxed);
         put.objects.fetch_add(1, Ordering::Relaxed);
         job.emit(&Event::ObjectStored { key: key.to_string(), bytes: len });
+        Ok(())
+    }
+
+    /// Proves that the sink creates once: what stands there is put once more. A store that claims to have made it again would
+    /// overwrite snapshots, too.
+    pub(crate) async fn check_creates_once(&self, key: &ObjectKey, bytes: Bytes) -> Result<()> {
+        if self.sink.put(key, bytes).await.map_err(|e| e.with_object(key))? == PutOutcome::Created {
+            let message = "the store overwrites objects although asked to create them only; it cannot hold a repository";
+            return Err(Error::new(ErrorKind::Unsupported, message).with_object(key));
+        }
         Ok(())
     }
 

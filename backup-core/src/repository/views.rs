@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::control::Control;
+use super::control::{Bars, Control};
 use super::index::{Bits, Index, Which};
 use super::keys::ControlKey;
+use super::others::Others;
 use super::reader::Reader;
 use super::{Repository, keys};
 use crate::format::document::SessionDocument;
@@ -20,22 +21,40 @@ pub(super) struct WriterView {
     pub(super) snapshots: Vec<SnapshotInfo>,
     /// Packs of the reader's index that count as absent.
     pub(super) barred: Arc<Bits>,
+    /// Names that nothing may be put under.
+    pub(super) bars: Bars,
     pub(super) control: Control,
     /// Registered sessions that are decided.
     pub(super) decided: Vec<SnapshotId>,
 }
 
 impl Repository {
-    /// A view for reading: the index as it is listed now.
+    /// A view for reading: the index as it is listed now, and the other places. While the index cannot be read and there are
+    /// others, it is they that are asked for everything.
     pub(crate) async fn view(&self, job: &JobContext) -> Result<Reader> {
-        let index = self.refresh_index(job).await?;
-        Ok(self.reader(index))
+        let index = match self.refresh_index(job).await {
+            Err(error) if !self.others.is_empty() && !error.is_cancelled() => {
+                tracing::warn!(%error, "the index cannot be read; other places are asked");
+                Arc::new(Index::empty()?)
+            }
+            index => index?,
+        };
+        Ok(self.with_fallback(self.reader(index)))
+    }
+
+    /// The same of this place alone.
+    pub(crate) async fn own_view(&self, job: &JobContext) -> Result<Reader> {
+        Ok(self.reader(self.refresh_index(job).await?))
     }
 
     /// A view that also knows the packs that no segment names: for when the index is incomplete.
     pub(crate) async fn full_view(&self, job: &JobContext) -> Result<Reader> {
         let index = self.refresh_index(job).await?;
-        Ok(self.reader(self.scanned(index, job).await?))
+        Ok(self.with_fallback(self.reader(self.scanned(index, job).await?)))
+    }
+
+    fn with_fallback(&self, reader: Reader) -> Reader {
+        Reader { others: Arc::new(Others::new(self.others.clone())), ..reader }
     }
 
     /// The view of a writer on this host, whose session is registered: it also knows what interrupted sessions of the host
@@ -82,7 +101,7 @@ impl Repository {
             false => index,
         };
         let barred = Arc::new(bars.packs(&index)?);
-        Ok(WriterView { reader: self.reader(index), snapshots, barred, control, decided })
+        Ok(WriterView { reader: self.reader(index), snapshots, barred, bars, control, decided })
     }
 
     /// Whether any of these sessions is of this host, or cannot be read: it may have left packs that nobody has named yet.
@@ -120,7 +139,8 @@ impl Repository {
     }
 
     pub(crate) fn reader(&self, index: Arc<Index>) -> Reader {
-        Reader { store: self.store().clone(), index, cache: self.inner.cache.clone() }
+        let (store, cache) = (self.store().clone(), self.inner.cache.clone());
+        Reader { store, index, cache, others: Arc::default() }
     }
 
     /// Lets go of an index that is large, for who is about to load one of its own. It is loaded again when it is needed.

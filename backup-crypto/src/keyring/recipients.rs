@@ -69,6 +69,30 @@ impl Keyring {
         Ok(id)
     }
 
+    /// Copies the slots of a recipient to another place of the repository, so that it has one name everywhere. Damaged ones
+    /// are refused. An error leaves it with some of them: call again.
+    pub async fn copy_recipient(
+        &self,
+        from: &Arc<dyn Sink>,
+        to: &Arc<dyn Sink>,
+        id: RecipientId,
+        job: &JobContext,
+    ) -> Result<()> {
+        job.until_cancelled(async {
+            let mut names = slot::list(from.as_ref()).await?;
+            names.retain(|name| name.recipient == id);
+            for (name, bytes) in names.iter().zip(slot::read(from.as_ref(), &names, job).await?) {
+                let key = name.key()?;
+                let bytes =
+                    bytes.ok_or_else(|| Error::corruption("a key slot cannot be read").with_object(&key))?;
+                self.check_slot(&key, &bytes)?;
+                to.put_or_same(&key, bytes).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Deletes the slots of a recipient in every epoch. Refused if an epoch would be left without an intact slot of someone
     /// else: what was sealed in it could never be opened again. An error leaves it with some of its slots: call again.
     ///

@@ -30,9 +30,15 @@ pub struct Server {
 impl Server {
     /// moto, an S3 server, with a bucket.
     pub async fn moto() -> Self {
+        Self::moto_with(&[]).await
+    }
+
+    /// The same in an environment.
+    pub async fn moto_with(environment: &[(&str, String)]) -> Self {
         let program = installed("moto/bin/moto_server");
         let port = free_port();
-        let server = Self::start(&program, &["-H", "127.0.0.1", "-p", &port.to_string()], port).await;
+        let arguments = ["-H", "127.0.0.1", "-p", &port.to_string()];
+        let server = Self::start_with(&program, &arguments, port, environment).await;
         let answer = server.ask(&format!("PUT /{BUCKET} HTTP/1.1"), "").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "the bucket was not created: {answer}");
         server
@@ -59,6 +65,15 @@ impl Server {
     }
 
     async fn start(program: &Path, arguments: &[&str], port: u16) -> Self {
+        Self::start_with(program, arguments, port, &[]).await
+    }
+
+    async fn start_with(
+        program: &Path,
+        arguments: &[&str],
+        port: u16,
+        environment: &[(&str, String)],
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         // The shell ends the server when its input closes: also when this test is killed.
         let script = r#""$@" & server=$!; read -r _; kill $server; wait $server"#;
@@ -66,6 +81,7 @@ impl Server {
             .args(["-c", script, "sh"])
             .arg(program)
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

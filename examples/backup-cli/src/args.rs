@@ -31,6 +31,9 @@ pub struct Global {
     /// The repository: a path, a URL, or a name in the configuration
     #[arg(long, global = true, env = "BACKUP_REPO", value_name = "URL")]
     pub repo: Option<String>,
+    /// A further place of the same repository, where no configuration names them; repeat for more
+    #[arg(long = "place", global = true, env = "BACKUP_PLACES", value_name = "URL", value_delimiter = ',')]
+    pub places: Vec<String>,
     /// A file whose content, but for one line ending, is the passphrase (or set BACKUP_PASSWORD)
     #[arg(long, global = true, env = "BACKUP_PASSWORD_FILE", value_name = "FILE")]
     pub password_file: Option<PathBuf>,
@@ -128,6 +131,9 @@ pub enum Command {
     Evidence(commands::evidence::Evidence),
     /// Copy snapshots into another repository
     Copy(commands::copy::Args),
+    /// See what each place of the repository lacks, and bring it there
+    #[command(subcommand)]
+    Places(commands::places::Places),
     /// Show sizes and ratios
     Stats(commands::stats::Args),
     /// See and change who can open the repository
@@ -160,6 +166,8 @@ pub enum Create {
 pub enum Repair {
     /// Rebuild the index from the packs
     Index(commands::repair::Args),
+    /// Bring back what is damaged or missing from the repository's other places
+    Packs(commands::repair::PacksArgs),
     /// Store damaged snapshots again without the entries that cannot be read, and name those; originals stay
     Snapshots(commands::repair::Args),
 }

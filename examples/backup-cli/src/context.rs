@@ -1,9 +1,12 @@
 //! What every command works with: options, configuration, streams, the job, and the repository they lead to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_core::Transform;
-use backup_core::config::{Access, BuildContext, Component, Config, Place, Registry, RepositoryConfig};
+use backup_core::config::{
+    Access, BuildContext, Component, Config, Place, Registry, ReplicaConfig, RepositoryConfig,
+};
 use backup_core::repository::{ConfigHeader, Repository, peek_config};
 use backup_core::{
     CancellationToken, Error, ErrorKind, JobContext, Protection, Resources, Sink, TransformSet, Unprotected,
@@ -47,13 +50,49 @@ pub struct Location {
     pub place: Place,
     /// What the configuration says of it.
     pub configured: Option<RepositoryConfig>,
+    /// What this place is for.
+    pub purpose: Purpose,
+    /// The other places of the same repository.
+    pub others: Vec<Location>,
     file: String,
     at: String,
     /// What unlocks it, where that is not what the options of every command say.
     unlocked_by: Option<Box<Global>>,
 }
 
+/// What a place of a repository is for.
+#[derive(Debug, Clone, Default)]
+pub struct Purpose {
+    /// What is acknowledged must be there.
+    pub required: bool,
+    /// What it is on.
+    pub medium: Option<String>,
+    /// Whether it is somewhere else than what is backed up.
+    pub off_site: bool,
+    /// It holds only what is older.
+    pub older_than: Option<Duration>,
+    /// The name of the policy that says what is kept there.
+    pub policy: Option<String>,
+}
+
 impl Location {
+    /// This place and the others.
+    pub fn all(&self) -> Vec<&Self> {
+        std::iter::once(self).chain(&self.others).collect()
+    }
+
+    /// The same places, beginning with one of the others.
+    #[must_use]
+    pub fn beginning_with(&self, other: usize) -> Self {
+        let mut others = self.others.clone();
+        if other >= others.len() {
+            return self.clone();
+        }
+        let chosen = others.remove(other);
+        others.insert(0, Self { others: Vec::new(), ..self.clone() });
+        Self { others, ..chosen }
+    }
+
     /// The same, unlocked by what these options say.
     #[must_use]
     pub fn unlocked_by(mut self, options: Global) -> Self {
@@ -115,47 +154,100 @@ impl Context {
 
     /// Where the repository of `--repo` is.
     pub fn location(&self) -> Outcome<Location> {
-        let Some(repo) = self.global.repo.as_deref().filter(|repo| !repo.is_empty()) else {
-            if let Some([name]) =
-                self.config.as_ref().map(|c| c.repositories.keys().collect::<Vec<_>>()).as_deref()
-            {
-                return self.configured(name);
+        let location = match self.global.repo.as_deref().filter(|repo| !repo.is_empty()) {
+            Some(repo) => self.named(repo, "--repo")?,
+            None => {
+                match self.config.as_ref().map(|c| c.repositories.keys().collect::<Vec<_>>()).as_deref() {
+                    Some([name]) => self.configured(name)?,
+                    _ => {
+                        return Err(Failure::usage(
+                            "no repository was given: give --repo URL or set BACKUP_REPO",
+                        ));
+                    }
+                }
             }
-            return Err(Failure::usage("no repository was given: give --repo URL or set BACKUP_REPO"));
         };
-        self.named(repo, "--repo")
+        match (&location.configured, self.global.places.is_empty()) {
+            (_, true) => Ok(location),
+            (Some(_), false) => {
+                Err(Failure::usage("--place is for a repository that no configuration names; write it there"))
+            }
+            (None, false) => {
+                let others = self.global.places.iter().map(|url| Location {
+                    purpose: Purpose { required: true, ..Purpose::default() },
+                    ..self.at_url(url, "--place")
+                });
+                Ok(Location { others: others.collect(), ..location })
+            }
+        }
     }
 
-    /// Where the repository of this URL, path or configured name is; `option` is what gave it.
+    /// Where the repository of this URL, path or configured name is; `option` is what gave it. `NAME@PLACE` is the place of a
+    /// configured repository.
     pub fn named(&self, repo: &str, option: &str) -> Outcome<Location> {
-        if self.config.as_ref().is_some_and(|config| config.repositories.contains_key(repo)) {
-            return self.configured(repo);
+        let is_configured =
+            |name: &str| self.config.as_ref().is_some_and(|config| config.repositories.contains_key(name));
+        match repo.split_once('@') {
+            _ if is_configured(repo) => self.configured(repo),
+            Some((name, place)) if is_configured(name) => self.configured_at(name, place),
+            _ => Ok(self.at_url(repo, option)),
         }
-        let place = Place::Url(repo.to_owned());
-        Ok(Location {
-            shown: repo.to_owned(),
-            place,
+    }
+
+    fn at_url(&self, url: &str, option: &str) -> Location {
+        Location {
+            shown: url.to_owned(),
+            place: Place::Url(url.to_owned()),
             configured: None,
+            purpose: Purpose { required: true, ..Purpose::default() },
+            others: Vec::new(),
             file: option.to_owned(),
             at: String::new(),
             unlocked_by: None,
-        })
+        }
     }
 
-    /// Where the configured repository `name` is.
+    /// Where the configured repository `name` is, and its other places.
     pub fn configured(&self, name: &str) -> Outcome<Location> {
         let config = self.need_config()?;
         let missing = || Failure::usage(format!("the configuration has no repository `{name}`"));
         let repository = config.repositories.get(name).ok_or_else(missing)?;
-        let place = config.places.get(&repository.place).ok_or_else(missing)?;
-        Ok(Location {
-            shown: name.to_owned(),
-            place: place.clone(),
-            configured: Some(repository.clone()),
-            file: self.file(),
-            at: format!("places.{}", repository.place),
-            unlocked_by: None,
-        })
+        let at = |shown: String, place: &str, purpose: Purpose| {
+            Ok(Location {
+                shown,
+                place: config.places.get(place).ok_or_else(missing)?.clone(),
+                configured: Some(repository.clone()),
+                purpose,
+                others: Vec::new(),
+                file: self.file(),
+                at: format!("places.{place}"),
+                unlocked_by: None,
+            })
+        };
+        let RepositoryConfig { place, medium, off_site, policy, replicas, .. } = repository.clone();
+        let purpose = Purpose { required: true, medium, off_site, older_than: None, policy };
+        let others = replicas.into_iter().map(|replica| {
+            let required = replica.is_required();
+            let ReplicaConfig { place, medium, off_site, older_than, policy, .. } = replica;
+            let older_than = older_than.map(|span| span.duration());
+            at(format!("{name}@{place}"), &place, Purpose { required, medium, off_site, older_than, policy })
+        });
+        let others = others.collect::<Outcome<_>>()?;
+        Ok(Location { others, ..at(name.to_owned(), &place, purpose)? })
+    }
+
+    /// Where one place of a configured repository is; the repository's other places are its others.
+    fn configured_at(&self, name: &str, place: &str) -> Outcome<Location> {
+        let first = self.configured(name)?;
+        if first.configured.as_ref().is_some_and(|repository| repository.place == place) {
+            return Ok(first);
+        }
+        let wanted = format!("{name}@{place}");
+        let Some(at) = first.others.iter().position(|other| other.shown == wanted) else {
+            let message = format!("the repository `{name}` has no place `{place}` in the configuration");
+            return Err(Failure::usage(message));
+        };
+        Ok(first.beginning_with(at))
     }
 
     /// What errors call the configuration.
@@ -234,9 +326,30 @@ impl Context {
         Ok(Keyring::unlock(sink, &recipients, &self.job()).await?)
     }
 
-    /// Opens the repository at a location. What is read often of a remote one is kept in the cache directory.
+    /// Opens the repository at a location. What is read often of a remote one is kept in the cache directory. What is damaged or
+    /// missing there is read from its other places, which are asked when that happens.
     pub async fn open(&self, location: &Location) -> Outcome<Repository> {
-        self.open_with(location, cache::directory(&self.global, &location.place)).await
+        let repository = self.open_with(location, cache::directory(&self.global, &location.place)).await?;
+        self.with_others(repository, location).await
+    }
+
+    /// The same without reading any copies.
+    pub async fn open_directly_with_others(&self, location: &Location) -> Outcome<Repository> {
+        self.with_others(self.open_directly(location).await?, location).await
+    }
+
+    async fn with_others(&self, repository: Repository, location: &Location) -> Outcome<Repository> {
+        let mut others = Vec::new();
+        for other in &location.others {
+            match self.sink(other, Access::Open).await {
+                Ok(sink) => others.push(repository.at(sink)),
+                Err(failure) if failure.exit == crate::exit::Exit::Usage => return Err(failure),
+                Err(failure) => {
+                    tracing::warn!(place = other.shown, error = failure.message, "a place does not answer");
+                }
+            }
+        }
+        Ok(repository.with_others(others)?)
     }
 
     /// Opens it without reading any copies: for what must see the store itself.
@@ -302,6 +415,11 @@ impl Context {
         let made = self.registry.make_transform(component, &self.file(), &format!("transforms.{name}"));
         made.map_err(Failure::input)
     }
+}
+
+/// The name of this host.
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn no_repository(shown: &str) -> Failure {

@@ -26,6 +26,7 @@ pub mod human;
 pub mod keys;
 pub mod output;
 pub mod parse;
+pub mod places;
 pub mod progress;
 pub mod registry;
 pub mod select;

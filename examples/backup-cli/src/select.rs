@@ -126,7 +126,8 @@ fn find<'a>(snapshots: &'a [SnapshotInfo], text: &str, filter: &Filter) -> Outco
     let matching: Vec<_> = passing.filter(|snapshot| snapshot.id.to_string().starts_with(&text)).collect();
     match matching.as_slice() {
         [one] => Ok(one),
-        [] => Err(Failure::nothing(format!("no snapshot has an id that starts with `{text}`"))),
+        [] => copy_of(snapshots, &text, filter)
+            .ok_or_else(|| Failure::nothing(format!("no snapshot has an id that starts with `{text}`"))),
         several => {
             let ids: Vec<String> = several.iter().take(5).map(|snapshot| snapshot.id.to_string()).collect();
             let count = several.len();
@@ -136,6 +137,15 @@ fn find<'a>(snapshots: &'a [SnapshotInfo], text: &str, filter: &Filter) -> Outco
             )))
         }
     }
+}
+
+/// The only snapshot that says that it is a copy of the one that is meant.
+fn copy_of<'a>(snapshots: &'a [SnapshotInfo], text: &str, filter: &Filter) -> Option<&'a SnapshotInfo> {
+    let is_meant = |info: &&SnapshotInfo| {
+        filter.passes(info) && info.origin.is_some_and(|origin| origin.snapshot.to_string().starts_with(text))
+    };
+    let mut copies = snapshots.iter().filter(is_meant);
+    copies.next().filter(|_| copies.next().is_none())
 }
 
 #[cfg(test)]

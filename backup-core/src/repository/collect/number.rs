@@ -92,7 +92,11 @@ impl Repository {
     }
 
     /// When the store has what is put now, by its clock: a session that is withdrawn at once.
-    async fn now_of_store(&self, put: &PutCounters, job: &JobContext) -> Result<Option<Timestamp>> {
+    pub(in crate::repository) async fn now_of_store(
+        &self,
+        put: &PutCounters,
+        job: &JobContext,
+    ) -> Result<Option<Timestamp>> {
         let store = self.store();
         let session = super::super::session::Session::open(store, "clock", false, "", put, job).await?;
         let key = ControlKey::SessionOpen(session.id()).key()?;

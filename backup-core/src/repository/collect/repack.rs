@@ -3,7 +3,6 @@
 //! A session like a writer's, which makes no snapshot: it stores what is needed of these packs once more, in packs of its
 //! own. Nothing is deleted here. Of two places of a chunk the next collection keeps the one in the fuller pack.
 
-mod copy;
 mod wasted;
 
 pub(super) use wasted::Wasted;
@@ -12,13 +11,14 @@ use std::sync::Arc;
 
 use super::CollectOptions;
 use super::roots::Survey;
-use crate::limits::MIB;
+use crate::format::segment::IndexRow;
 use crate::observer::Event;
 use crate::report::CollectReport;
 use crate::repository::Repository;
 use crate::repository::index::Bits;
 use crate::repository::session::{Decided, Session};
 use crate::repository::store::PutCounters;
+use crate::repository::transfer::{Chosen, transfer};
 use crate::{Error, ErrorKind, JobContext, Result, Timestamp};
 
 /// Which packs are written anew, of which only a part is needed, or which are small.
@@ -42,9 +42,6 @@ impl RepackOptions {
     /// Nothing is written anew.
     pub const NEVER: Self = Self { max_unused_percent: 100, max_bytes: 0 };
 }
-
-/// Bytes that are fetched at once.
-const RUN_BYTES: u64 = 4 * MIB as u64;
 
 impl Repository {
     /// Stores once more what is needed of these packs. Returns whether anything was stored.
@@ -71,8 +68,17 @@ impl Repository {
                     emptied.insert(number);
                 }
             }
-            let chosen = copy::Chosen { index, kept: kept.packs, needed: needed.chunks, emptied };
-            let copied = copy::copy(self, chosen, session.id(), lease, &put, job).await?;
+            let (known, leaving, needed) = (index.clone(), emptied.clone(), needed.chunks);
+            // What is needed, and has no place in a pack that is kept.
+            let wanted = move |row: &IndexRow| {
+                if !known.bit(row.id)?.is_some_and(|at| needed.contains(at)) {
+                    return Ok(false);
+                }
+                let stays = |pack: u32| kept.packs.contains(pack) && !leaving.contains(pack);
+                Ok(!known.find(row.id, row.len)?.iter().any(|place| stays(place.pack)))
+            };
+            let chosen = Chosen { from: store.clone(), index, packs: emptied, wanted: Box::new(wanted) };
+            let copied = transfer(self, chosen, &session, lease, &put, job).await?;
             report.packs_repacked = report.packs_repacked.saturating_add(copied.packs);
             report.bytes_repacked = report.bytes_repacked.saturating_add(copied.bytes);
             report.damaged_objects.extend(copied.damaged);

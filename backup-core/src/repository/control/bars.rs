@@ -21,7 +21,7 @@ impl Bars {
         Self { now: HashSet::new(), ever }
     }
 
-    pub(super) fn extend(&mut self, names: impl IntoIterator<Item = SweptName>) {
+    pub(in crate::repository) fn extend(&mut self, names: impl IntoIterator<Item = SweptName>) {
         self.now.extend(names);
     }
 

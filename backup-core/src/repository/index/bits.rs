@@ -25,6 +25,15 @@ impl Bits {
         self.0.iter().all(|word| *word == 0)
     }
 
+    /// The numbers in it, ascending.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> {
+        let words = (0_u32..).zip(&self.0);
+        words.flat_map(|(at, word)| {
+            let first = at.saturating_mul(u64::BITS);
+            (0..u64::BITS).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first.saturating_add(bit))
+        })
+    }
+
     /// Bytes held.
     pub(super) fn bytes(&self) -> usize {
         self.0.capacity().saturating_mul(8)

@@ -197,6 +197,11 @@ impl Planner {
                 }
                 self.window.push(Piece { entry: entry.clone(), offset, chunk, row }, stored_len);
             }
+            None if !self.reader.others.is_empty() => {
+                if self.retries.try_again(entry.clone(), offset, chunk) {
+                    self.retries.run(&self.reader, &self.totals, &self.job).await?;
+                }
+            }
             None => {
                 let reason = crate::repository::frames::chunk_not_found(&chunk.id).to_string();
                 entry.fail_piece(&reason, &self.totals, &self.job);

@@ -1,15 +1,29 @@
-//! Second tries: pieces whose place turned out to be damaged while their chunk has another.
+//! Second tries: pieces whose place turned out to be damaged while their chunk has another, here or elsewhere.
 
 use std::sync::{Arc, Mutex};
 
+use super::files::RestoringEntry;
 use super::totals::Totals;
 use super::window::Piece;
+use crate::format::chunks::ChunkRef;
 use crate::repository::reader::Reader;
 use crate::{Error, JobContext, Result};
 
-/// Filled by the workers, emptied by the planner before each window, so it holds what a few windows do at most.
+/// Pieces that the planner keeps at most before it runs them.
+const AGAIN_MAX: usize = 1024;
+
+/// What is tried again.
+#[derive(Debug)]
+struct Again {
+    entry: Arc<RestoringEntry>,
+    offset: u64,
+    chunk: ChunkRef,
+}
+
+/// Filled by the workers and the planner, emptied by the planner before each window, so it holds what a few windows do at
+/// most.
 #[derive(Debug, Default)]
-pub(crate) struct Retries(Mutex<Vec<Piece>>);
+pub(crate) struct Retries(Mutex<Vec<Again>>);
 
 impl Retries {
     /// Keeps a piece for a second try where its chunk has another place, and gives it up otherwise.
@@ -21,30 +35,38 @@ impl Retries {
         totals: &Totals,
         job: &JobContext,
     ) -> Result<()> {
-        if reader.index.find(piece.chunk.id.short(), piece.chunk.len)?.len() > 1 {
-            self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(piece);
+        let Piece { entry, offset, chunk, .. } = piece;
+        let has_another =
+            !reader.others.is_empty() || reader.index.find(chunk.id.short(), chunk.len)?.len() > 1;
+        if has_another {
+            self.try_again(entry, offset, chunk);
         } else {
-            piece.entry.fail_piece(reason, totals, job);
+            entry.fail_piece(reason, totals, job);
         }
         Ok(())
+    }
+
+    /// Keeps a piece for a second try. Returns whether so many are kept that they should be [run](Self::run).
+    pub(crate) fn try_again(&self, entry: Arc<RestoringEntry>, offset: u64, chunk: ChunkRef) -> bool {
+        let mut kept = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        kept.push(Again { entry, offset, chunk });
+        kept.len() >= AGAIN_MAX
     }
 
     /// Writes what was kept from whichever place is whole.
     pub(crate) async fn run(&self, reader: &Reader, totals: &Arc<Totals>, job: &JobContext) -> Result<()> {
         let pieces = std::mem::take(&mut *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-        for piece in pieces {
-            match reader.chunk(&piece.chunk.id, piece.chunk.len, job).await {
+        for Again { entry, offset, chunk } in pieces {
+            match reader.chunk(&chunk.id, chunk.len, job).await {
                 Ok(bytes) => {
                     let (totals, job) = (totals.clone(), job.clone());
-                    let write = move || {
-                        piece.entry.write(&bytes, piece.offset, &mut Vec::new(), &totals, &job);
-                    };
+                    let write = move || entry.write(&bytes, offset, &mut Vec::new(), &totals, &job);
                     tokio::task::spawn_blocking(write)
                         .await
                         .map_err(|e| Error::internal("a write ended without a word").with_source(e))?;
                 }
                 Err(error) if error.is_corruption() => {
-                    piece.entry.fail_piece(&error.to_string(), totals, job);
+                    entry.fail_piece(&error.to_string(), totals, job);
                 }
                 Err(error) => return Err(error),
             }

@@ -157,8 +157,11 @@ impl Run {
         let key = reader.index.pack(pack)?.key.clone();
         let bytes = match reader.store.get(&key, GetRange::Bounded(start..end), job).await.map_err(missing) {
             Ok(fetched) => Ok(fetched.bytes),
-            // A pack that is damaged or gone harms only the entries that need it.
-            Err(error) if error.is_corruption() => Err(error),
+            // A pack that is damaged or gone harms only the entries that need it; one that cannot be read for now other places
+            // may have.
+            Err(error) if error.is_corruption() || (!reader.others.is_empty() && !error.is_cancelled()) => {
+                Err(error)
+            }
             Err(error) => return Err(error),
         };
         Ok(FetchedRun { pack, start, bytes, pieces })

@@ -40,7 +40,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let nothing =
         |name: &str| Failure::nothing(format!("{} is not in the snapshot", crate::human::name(name)));
     let name = name_of(&args.path)?.ok_or_else(|| nothing(&args.path))?;
-    let repository = context.repository().await?;
+    let repository = context.repository_anywhere().await?;
     let job = context.job();
     let snapshots = Snapshots::load(&repository, context).await?;
     let info = snapshots.find(&args.snapshot, &args.filter, context)?;

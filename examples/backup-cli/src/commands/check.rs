@@ -68,7 +68,7 @@ impl Checks {
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let mut checks = Checks::default();
     let (locations, sources) = what(context, &args)?;
-    for location in &locations {
+    for location in locations.iter().flat_map(Location::all).collect::<Vec<_>>() {
         check_repository(context, location, &mut checks).await;
     }
     if let Some(config) = context.config.clone() {

@@ -45,7 +45,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
             ..global
         });
     }
-    let from = context.repository().await?;
+    let from = context.repository_anywhere().await?;
     let to = context.open(&location).await?;
     if from.id() == to.id() {
         return Err(Failure::usage(format!("{} is the repository itself", location.shown)));

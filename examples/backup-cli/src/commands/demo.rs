@@ -15,7 +15,7 @@ use backup_sources::{DirectoryTarget, FilesSource};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::context::Context;
+use crate::context::{Context, host};
 use crate::estimate;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::human;
@@ -260,7 +260,7 @@ async fn compare(path: &Path, notes: &Path, target: &Path, skipped: Vec<String>)
 }
 
 fn options() -> BackupOptions {
-    BackupOptions { host: super::snapshot::host(), ..BackupOptions::default() }
+    BackupOptions { host: host(), ..BackupOptions::default() }
 }
 
 /// The first of the usual directories that has enough in it.

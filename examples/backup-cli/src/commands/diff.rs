@@ -34,7 +34,7 @@ struct ShownChange {
 
 /// Compares them.
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
-    let repository = context.repository().await?;
+    let repository = context.repository_anywhere().await?;
     let job = context.job();
     let snapshots = Snapshots::load(&repository, context).await?;
     let mut id = |text: &str| -> Outcome<SnapshotId> { Ok(snapshots.find(text, &args.filter, context)?.id) };

@@ -30,7 +30,7 @@ pub struct Args {
 /// Finds them.
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let pattern = Pattern::new(&args.glob)?;
-    let repository = context.repository().await?;
+    let repository = context.repository_anywhere().await?;
     let job = context.job();
     let listed = Snapshots::load(&repository, context).await?;
     let snapshots: Vec<_> = match &args.snapshot {

@@ -89,12 +89,7 @@ struct Rules {
 impl Rules {
     fn policy(&self, context: &Context) -> Outcome<Option<Arc<dyn RetentionPolicy>>> {
         if let Some(name) = &self.policy {
-            let config = context.need_config()?;
-            let missing = || Failure::usage(format!("the configuration has no policy `{name}`"));
-            let component = config.policies.get(name).ok_or_else(missing)?;
-            let at = format!("policies.{name}");
-            let policy = context.registry.make_policy(component, &context.file(), &at);
-            return policy.map(Some).map_err(Failure::input);
+            return context.policy(name).map(Some);
         }
         let config = RetentionConfig {
             keep_last: self.keep_last,
@@ -137,7 +132,11 @@ struct Document<'a> {
 
 /// Forgets.
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
-    let policy = args.rules.policy(context)?;
+    let mut policy = args.rules.policy(context)?;
+    if policy.is_none() && args.snapshots.is_empty() {
+        // What the configuration says of the place.
+        policy = context.location()?.purpose.policy.as_ref().map(|name| context.policy(name)).transpose()?;
+    }
     if policy.is_none() && args.snapshots.is_empty() {
         return Err(Failure::usage("say what to keep, like --keep-daily 7, or name the snapshots to forget"));
     }

@@ -72,7 +72,32 @@ async fn look(args: &Args, context: &Context) -> Result<HealthReport, Failure> {
     };
     let repository = context.repository().await?;
     let filter = args.filter.clone();
-    Ok(repository.health(&options, &move |info| filter.passes(info), &context.job()).await?)
+    let mut report = repository.health(&options, &move |info| filter.passes(info), &context.job()).await?;
+    judge_places(max_age, &mut report, context).await?;
+    Ok(report)
+}
+
+/// Whether each place has what it should have.
+async fn judge_places(max_age: Duration, report: &mut HealthReport, context: &Context) -> Outcome<()> {
+    let location = context.location()?;
+    if location.others.is_empty() {
+        return Ok(());
+    }
+    let places = context.places(&location).await?.report(&context.job()).await?;
+    for place in places.places {
+        let late = place.lag_seconds.is_some_and(|lag| lag > max_age.as_secs());
+        let bad = if place.required { HealthStatus::Critical } else { HealthStatus::Warning };
+        let (status, message) = match (&place.error, place.missing) {
+            (Some(error), _) => (bad, format!("does not answer: {error}")),
+            (None, 0) => (HealthStatus::Ok, "has everything".to_owned()),
+            (None, missing) => {
+                let lacks = human::count(missing, "snapshot", "snapshots");
+                (if late { bad } else { HealthStatus::Warning }, format!("lacks {lacks}"))
+            }
+        };
+        report.add(format!("place {}", place.name), status, message);
+    }
+    Ok(())
 }
 
 fn fraction(max_age: Duration) -> Duration {

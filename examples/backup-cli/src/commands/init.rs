@@ -104,6 +104,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     };
     let repository = Repository::create(sink, protection, options, &job).await?;
     let document = json!({ "repository": repository.id(), "encrypted": !recipients.is_empty(), "recipients": recipients.len() });
+    super::places::create_in(&repository, &location.others.iter().collect::<Vec<_>>(), context).await?;
     let (id, shown) = (repository.id(), &location.shown);
     let whom = match recipients.len() {
         0 => "not encrypted".to_owned(),

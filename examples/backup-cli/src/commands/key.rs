@@ -58,14 +58,39 @@ pub async fn run(command: Key, context: &mut Context) -> Outcome {
     Ok(Exit::complete_if(!(lists && damaged)))
 }
 
+/// Adds a recipient, under one name in all places of the repository.
 async fn add(args: AddArgs, location: &Location, sink: &Arc<dyn Sink>, context: &Context) -> Outcome<()> {
     let recipient: RecipientArg = args.recipient.parse().map_err(Failure::input)?;
     let recipient = recipient.resolve().await?.with_label(args.label).map_err(Failure::input)?;
     let keyring = context.keyring(location, sink).await?;
-    keyring.add_recipient(sink, &recipient, &context.job()).await?;
+    let others = others(location, context).await?;
+    let id = keyring.add_recipient(sink, &recipient, &context.job()).await?;
+    for (place, other) in &others {
+        let copied = keyring.copy_recipient(sink, other, id, &context.job()).await;
+        copied.map_err(|error| at(place, error.into()))?;
+    }
     Ok(())
 }
 
+/// The other places of the repository: all must answer, or nothing is begun.
+async fn others(location: &Location, context: &Context) -> Outcome<Vec<(String, Arc<dyn Sink>)>> {
+    let mut sinks = Vec::new();
+    for other in &location.others {
+        let sink = context.sink(other, Access::Open).await.map_err(|failure| at(&other.shown, failure))?;
+        sinks.push((other.shown.clone(), sink));
+    }
+    Ok(sinks)
+}
+
+fn at(place: &str, failure: Failure) -> Failure {
+    let message = format!(
+        "{place}: {}; recipients are the same in all places, so run this again once it answers",
+        failure.message
+    );
+    Failure { message, ..failure }
+}
+
+/// Removes a recipient from all places of the repository where it is.
 async fn remove(
     args: RemoveArgs,
     location: &Location,
@@ -74,12 +99,30 @@ async fn remove(
 ) -> Outcome<()> {
     let job = context.job();
     let keyring = context.keyring(location, sink).await?;
-    let id = find(&args.id, &list_recipients(sink, &job).await?)?;
+    let mut places = vec![(location.shown.clone(), sink.clone())];
+    places.extend(others(location, context).await?);
+    let mut known = Vec::new();
+    let mut there = Vec::new();
+    for (place, sink) in places {
+        let listed = list_recipients(&sink, &job).await.map_err(|error| at(&place, error.into()))?;
+        known.extend(listed.iter().cloned());
+        there.push((place, sink, listed));
+    }
+    known.sort_by_key(|info: &RecipientInfo| info.id);
+    known.dedup_by_key(|info| info.id);
+    let id = find(&args.id, &known)?;
     if context.console.interactive && !context.global.yes {
         context.console.say(format_args!("the recipient {id} will not be able to open the repository"));
         context.console.confirm("Go on?").await?;
     }
-    keyring.remove_recipient(sink, id, &job).await?;
+    for (place, sink, listed) in there {
+        if listed.iter().any(|info| info.id == id) {
+            let removed = keyring.remove_recipient(&sink, id, &job).await;
+            removed.map_err(|error| {
+                if location.others.is_empty() { error.into() } else { at(&place, error.into()) }
+            })?;
+        }
+    }
     Ok(())
 }
 

@@ -42,7 +42,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         }
         None => None,
     };
-    let repository = context.repository().await?;
+    let repository = context.repository_anywhere().await?;
     let job = context.job();
     let listed = Snapshots::load(&repository, context).await?;
     let snapshots: Vec<SnapshotInfo> =

@@ -24,7 +24,7 @@ pub struct Args {
 /// Lists them.
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let below = args.path.as_deref().map(name_of).transpose()?.flatten();
-    let repository = context.repository().await?;
+    let repository = context.repository_anywhere().await?;
     let job = context.job();
     let snapshots = Snapshots::load(&repository, context).await?;
     let info = snapshots.find(&args.snapshot, &args.filter, context)?;

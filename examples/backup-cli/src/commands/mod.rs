@@ -20,6 +20,7 @@ pub mod list;
 pub mod ls;
 #[cfg(all(feature = "mount", target_os = "linux"))]
 pub mod mount;
+pub mod places;
 pub mod prune;
 pub mod repair;
 pub mod restore;
@@ -55,6 +56,7 @@ pub async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Restore(args) => restore::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
         Command::Repair(Repair::Index(args)) => repair::index(args, context).await,
+        Command::Repair(Repair::Packs(args)) => repair::packs(args, context).await,
         Command::Repair(Repair::Snapshots(args)) => repair::snapshots(args, context).await,
         Command::Forget(args) => forget::run(args, context).await,
         Command::Undelete(args) => undelete::run(args, context).await,
@@ -63,6 +65,7 @@ pub async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Health(args) => health::run(args, context).await,
         Command::Evidence(command) => evidence::run(command, context).await,
         Command::Copy(args) => copy::run(args, context).await,
+        Command::Places(command) => places::run(command, context).await,
         Command::Stats(args) => stats::run(args, context).await,
         Command::Key(command) => key::run(command, context).await,
         Command::Run(args) => self::run::run(args, context).await,

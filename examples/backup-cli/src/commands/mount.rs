@@ -35,7 +35,7 @@ pub struct Args {
 
 /// Mounts them, and waits for the end.
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
-    let repository = context.repository().await?;
+    let repository = context.repository_anywhere().await?;
     let job = context.job().with_observer(Arc::new(Damage));
     let filter = args.filter;
     let options =

@@ -4,7 +4,7 @@ use backup_core::config::{ByteSize, Span};
 use backup_core::report::{CollectReport, CollectionOutcome};
 use backup_core::repository::{CollectOptions, RepackOptions};
 
-use crate::context::Context;
+use crate::context::{Context, host};
 use crate::exit::{Exit, Outcome};
 use crate::human;
 use crate::parse::percent;
@@ -43,7 +43,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         wait: args.wait.duration(),
         grace: args.grace.duration(),
         repack: if args.no_repack { RepackOptions::NEVER } else { repack },
-        host: super::snapshot::host(),
+        host: host(),
     };
     let report = repository.collect(&options, &context.job()).await?;
     context.progress.clear();

@@ -1,9 +1,10 @@
-//! `repair`: the index anew from the packs, snapshots again without what is lost.
+//! `repair`: the index anew from the packs, packs from other places, snapshots again without what is lost.
 
-use backup_core::report::RepairReport;
+use backup_core::report::{HealReport, RepairReport};
+use backup_core::repository::{VerifyLevel, VerifyOptions};
 
-use crate::context::Context;
-use crate::exit::{Exit, Outcome};
+use crate::context::{Context, host};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::human;
 
 /// Options of `repair index` and `repair snapshots`.
@@ -24,6 +25,67 @@ pub async fn index(args: Args, context: &mut Context) -> Outcome {
         if args.dry_run { "would be indexed anew" } else { "indexed anew" },
         context,
     )
+}
+
+/// Options of `repair packs`.
+#[derive(Debug, clap::Args)]
+pub struct PacksArgs {
+    /// How thoroughly to look for damage before: what is there (structure), whether its bytes are right (checksum)
+    #[arg(long, value_enum, default_value_t = Look::Checksum)]
+    level: Look,
+    /// Say what is damaged, and bring nothing back
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// How thoroughly to look for damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Look {
+    Structure,
+    Checksum,
+}
+
+/// Brings back what is damaged from the other places.
+pub async fn packs(args: PacksArgs, context: &mut Context) -> Outcome {
+    let location = context.location()?;
+    if location.others.is_empty() {
+        return Err(Failure::usage(
+            "nothing can come back: the repository has one place; name others with --place URL, or as `replicas` in the \
+             configuration",
+        ));
+    }
+    let job = context.job();
+    let repository = context.open_directly_with_others(&location).await?;
+    let level = match args.level {
+        Look::Structure => VerifyLevel::Structure,
+        Look::Checksum => VerifyLevel::Checksum,
+    };
+    let found = repository.verify(&VerifyOptions { level, ..VerifyOptions::default() }, &job).await?;
+    let report = if args.dry_run {
+        HealReport { lost: found.damaged_objects, ..HealReport::default() }
+    } else {
+        repository.heal(&found.damaged_objects, &host(), &job).await?
+    };
+    context.progress.clear();
+    context.output.document(&report, |out| {
+        for healed in &report.healed {
+            writeln!(out, "healed {healed}")?;
+        }
+        for rewritten in &report.rewritten {
+            writeln!(out, "packed anew what was in {rewritten}")?;
+        }
+        for misread in &report.misread {
+            writeln!(out, "whole, and merely misread: {misread}")?;
+        }
+        let lost = if args.dry_run { "damaged" } else { "lost" };
+        for object in &report.lost {
+            writeln!(out, "{lost} {}: {}", object.object, human::name(&object.reason))?;
+        }
+        let objects = report.healed.len().saturating_add(report.rewritten.len());
+        let done = human::count(objects as u64, "object", "objects");
+        writeln!(out, "{done} came back, {} put", human::bytes(report.bytes_copied))
+    })?;
+    Ok(Exit::complete_if(report.lost.is_empty()))
 }
 
 /// Repairs snapshots.

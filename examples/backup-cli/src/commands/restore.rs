@@ -114,7 +114,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
             "with --overwrite never or if-newer the target may differ on purpose: leave out --verify",
         ));
     }
-    let repository = context.repository().await?;
+    let repository = context.repository_anywhere().await?;
     let job = context.job();
     let snapshots = Snapshots::load(&repository, context).await?;
     let info = snapshots.find(&args.snapshot, &args.filter, context)?;
@@ -178,7 +178,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
 async fn to_archive(args: &Args, patterns: &Arc<[Pattern]>, context: &mut Context) -> Outcome {
     let path = args.tar.as_deref().ok_or_else(|| Failure::usage("say where to: --to DIR or --tar FILE"))?;
     let destination = Destination::new(path, context.output.is_json())?;
-    let repository = context.repository().await?;
+    let repository = context.repository_anywhere().await?;
     let job = context.job();
     let snapshots = Snapshots::load(&repository, context).await?;
     let info = snapshots.find(&args.snapshot, &args.filter, context)?;

@@ -10,8 +10,9 @@ use backup_core::{Error, SnapshotId};
 use serde_json::{Map, Value, json};
 
 use super::snapshot;
-use crate::context::Context;
+use crate::context::{Context, host};
 use crate::exit::{Exit, Failure, Outcome, kind_name};
+use crate::places::Settled;
 use crate::{hooks, human};
 
 /// Options of `run`.
@@ -40,6 +41,8 @@ struct Ended {
     required: bool,
     restore_order: u32,
     result: Result<BackupReport, Why>,
+    /// The places that have it, where there are several.
+    settled: Option<Settled>,
     /// A command after the backup failed.
     after: Option<String>,
     /// Commands that failed where that is only to be told.
@@ -50,6 +53,7 @@ struct Ended {
 #[derive(Debug)]
 struct Around {
     result: Result<BackupReport, Why>,
+    settled: Option<Settled>,
     after: Option<String>,
     warnings: Vec<String>,
 }
@@ -71,10 +75,19 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     for step in &steps {
         match step {
             Step::Job(name, job) => {
-                let Around { result, after, warnings } =
+                let Around { result, settled, after, warnings } =
                     one(context, &config, name, job, &mut repositories).await;
                 let (component, set) = ((*name).to_owned(), None);
-                all.push(Ended { component, set, required: true, restore_order: 0, result, after, warnings });
+                all.push(Ended {
+                    component,
+                    set,
+                    required: true,
+                    restore_order: 0,
+                    result,
+                    settled,
+                    after,
+                    warnings,
+                });
                 tell(context, all.last());
             }
             Step::Set(name, set) => {
@@ -149,8 +162,8 @@ async fn run_set(
 ) {
     for component in &set.components {
         let name = component.name();
-        let nothing = |why| Around { result: Err(why), after: None, warnings: Vec::new() };
-        let Around { result, after, warnings } = match config.jobs.get(&component.job) {
+        let nothing = |why| Around { result: Err(why), settled: None, after: None, warnings: Vec::new() };
+        let Around { result, settled, after, warnings } = match config.jobs.get(&component.job) {
             _ if skip.iter().any(|skipped| skipped == name) => nothing(Why::Skipped),
             Some(job) => one(context, config, &component.job, job, repositories).await,
             // The configuration was checked when it was read.
@@ -162,6 +175,7 @@ async fn run_set(
             required: component.required,
             restore_order: component.restore_order,
             result,
+            settled,
             after,
             warnings,
         });
@@ -246,7 +260,11 @@ async fn one(
             }
         }
     }
-    Around { result: result.map_err(Why::Failed), after, warnings }
+    let (result, settled) = match result {
+        Ok((report, settled)) => (Ok(report), settled),
+        Err(failure) => (Err(Why::Failed(failure)), None),
+    };
+    Around { result, settled, after, warnings }
 }
 
 async fn between(
@@ -257,7 +275,7 @@ async fn between(
     time: std::time::Duration,
     repositories: &mut BTreeMap<String, Repository>,
     warnings: &mut Vec<String>,
-) -> Outcome<BackupReport> {
+) -> Outcome<(BackupReport, Option<Settled>)> {
     let running = context.job();
     running.check()?;
     // The repository is opened first: no service is stopped for a backup that cannot be stored.
@@ -265,7 +283,8 @@ async fn between(
     let repository = match repositories.get(&job.repository) {
         Some(open) => open.clone(),
         None => {
-            let open = context.open(&location).await?;
+            let (open, elsewhere) = context.open_anywhere(&location).await?;
+            warnings.extend(elsewhere);
             repositories.insert(job.repository.clone(), open.clone());
             open
         }
@@ -287,7 +306,7 @@ async fn between(
         }
     }
     let options = BackupOptions {
-        host: job.host.clone().unwrap_or_else(snapshot::host),
+        host: job.host.clone().unwrap_or_else(host),
         label: Some(job.label.clone().unwrap_or_else(|| name.to_owned())),
         tenant: job.tenant.clone(),
         description: job.description.clone(),
@@ -296,13 +315,19 @@ async fn between(
         verify_encoding: job.verify_encoding,
         ..BackupOptions::default()
     };
-    Ok(snapshot::take(context, &repository, source, &options, component.kind == "files").await?)
+    let report = snapshot::take(context, &repository, source, &options, component.kind == "files").await?;
+    let settled = context.settle(&location, report.snapshot).await?;
+    warnings.extend(settled.iter().flat_map(|settled| settled.problems()));
+    Ok((report, settled))
 }
 
 impl Ended {
     /// Whether it makes the whole run fail. What was left out on request does not.
     fn fails(&self) -> bool {
-        self.after.is_some() || (self.required && matches!(self.result, Err(Why::Failed(_))))
+        let lacking = self.settled.as_ref().is_some_and(|settled| !settled.acknowledged);
+        self.after.is_some()
+            || (self.required && lacking)
+            || (self.required && matches!(self.result, Err(Why::Failed(_))))
     }
 
     fn exit(&self) -> Exit {
@@ -321,7 +346,7 @@ impl Ended {
         members.insert("required".into(), json!(self.required));
         match &self.result {
             Ok(report) => {
-                if let Value::Object(report) = snapshot::document(report) {
+                if let Value::Object(report) = snapshot::document(report, self.settled.as_ref()) {
                     members.extend(report);
                 }
             }

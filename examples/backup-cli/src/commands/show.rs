@@ -22,7 +22,7 @@ pub struct Args {
 
 /// Shows it.
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
-    let repository = context.repository().await?;
+    let repository = context.repository_anywhere().await?;
     let snapshots = Snapshots::load(&repository, context).await?;
     let info = snapshots.find(&args.snapshot, &args.filter, context)?;
     context.output.document(&json!({ "snapshots": [info] }), |out| write(info, out))?;

@@ -8,11 +8,12 @@ use backup_core::report::{BackupReport, Outcome as Whole};
 use backup_core::repository::{BackupOptions, Repository};
 use serde_json::{Value, json};
 
-use crate::context::Context;
+use crate::context::{Context, host};
 use crate::estimate;
 use crate::exit::{Exit, Outcome};
 use crate::human;
 use crate::parse::Tag;
+use crate::places::{self, Settled};
 
 /// What a snapshot is called.
 #[derive(Debug, clap::Args)]
@@ -48,7 +49,10 @@ impl Making {
     /// Makes the snapshot and writes the report; `walkable` as for [`take`].
     pub(super) async fn of(self, source: Arc<dyn Source>, walkable: bool, context: &mut Context) -> Outcome {
         let location = context.location()?;
-        let repository = context.open(&location).await?;
+        let (repository, elsewhere) = context.open_anywhere(&location).await?;
+        if let Some(why) = elsewhere {
+            context.console.say(why);
+        }
         let Naming { label, tags, host: named, description } = self.naming;
         let options = BackupOptions {
             host: named.unwrap_or_else(host),
@@ -61,13 +65,9 @@ impl Making {
             ..BackupOptions::default()
         };
         let report = take(context, &repository, source, &options, walkable).await?;
-        finish(context, &report)
+        let settled = context.settle(&location, report.snapshot).await?;
+        finish(context, &report, settled.as_ref())
     }
-}
-
-/// The name of this host.
-pub(super) fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Makes a snapshot; `walkable` says that walking the source a second time, for an estimate, is harmless.
@@ -92,10 +92,14 @@ pub(super) async fn take(
 }
 
 /// The report as `--json` has it.
-pub(super) fn document(report: &BackupReport) -> Value {
+pub(super) fn document(report: &BackupReport, settled: Option<&Settled>) -> Value {
     let mut document = serde_json::to_value(report).unwrap_or_default();
     if let Value::Object(members) = &mut document {
         members.insert("skipped_count".into(), json!(report.skipped.count()));
+        if let Some(Settled { acknowledged, places }) = settled {
+            members.insert("acknowledged".into(), json!(acknowledged));
+            members.insert("places".into(), json!(places));
+        }
     }
     document
 }
@@ -148,8 +152,11 @@ pub(super) fn name_skipped(context: &mut Context, report: &BackupReport) {
 }
 
 /// Writes the result of one snapshot.
-fn finish(context: &mut Context, report: &BackupReport) -> Outcome {
+fn finish(context: &mut Context, report: &BackupReport, settled: Option<&Settled>) -> Outcome {
     let exit = conclude(context, report);
-    context.output.document(&document(report), |out| write(report, out))?;
-    Ok(exit)
+    for problem in settled.iter().flat_map(|settled| settled.problems()) {
+        context.console.say(human::name(&problem));
+    }
+    context.output.document(&document(report, settled), |out| write(report, out))?;
+    Ok(places::exit(exit, settled))
 }

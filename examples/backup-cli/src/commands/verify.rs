@@ -7,7 +7,7 @@ use backup_core::report::VerifyReport;
 use backup_core::repository::{Done, Slices, VerifyLevel, VerifyOptions, verify_keyless};
 use clap::ValueEnum;
 
-use crate::context::Context;
+use crate::context::{Context, host};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::human;
 use crate::output::PROGRAM;
@@ -85,7 +85,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
                 kind: "verify",
                 time,
                 seconds: started.elapsed().as_secs_f64(),
-                host: &super::snapshot::host(),
+                host: &host(),
                 program: PROGRAM,
                 passed: report.is_clean(),
                 verified: slices.map(|slices| (level, slices)),

@@ -7,8 +7,8 @@ use backup_core::repository::{BackupOptions, Repository, Selection, Snapshot};
 use backup_core::{EntryName, SnapshotId};
 use backup_sources::{DirectoryTarget, SAFETY};
 
-use super::super::snapshot::{host, name_skipped};
-use crate::context::Context;
+use super::super::snapshot::name_skipped;
+use crate::context::{Context, host};
 use crate::exit::{Exit, Failure, Outcome};
 
 /// Makes it; none if nothing would be replaced or deleted. Where it cannot hold everything, the restore does not begin.

@@ -1,44 +1,48 @@
 //! From packs to packs: frames are fetched, opened and checked, and what is needed of them is packed anew.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures_util::{StreamExt, stream};
 
-use super::RUN_BYTES;
+use super::backup::BackupOptions;
+use super::backup::packer::{FrameTarget, Packer, SharedPages};
+use super::backup::shared::Shared;
+use super::backup::threads::Threads;
+use super::backup::upload;
+use super::frames::{missing, slice_of};
+use super::index::{Bits, Index, Pack};
+use super::known::KnownChunks;
+use super::session::Session;
+use super::store::{PutCounters, Store};
+use super::{Repository, guard};
 use crate::format::object::Scratch;
 use crate::format::segment::IndexRow;
+use crate::limits::MIB;
 use crate::report::DamagedObject;
-use crate::repository::backup::BackupOptions;
-use crate::repository::backup::packer::{FrameTarget, Packer, SharedPages};
-use crate::repository::backup::shared::Shared;
-use crate::repository::backup::threads::Threads;
-use crate::repository::backup::upload;
-use crate::repository::frames::{missing, slice_of};
-use crate::repository::index::{Bits, Index, Pack};
-use crate::repository::known::KnownChunks;
-use crate::repository::store::PutCounters;
-use crate::repository::{Repository, guard};
 use crate::resources::Lease;
 use crate::transform::{ObjectType, Transform, Zstd};
-use crate::{Error, GetRange, JobContext, Result, SnapshotId};
+use crate::{Error, ErrorKind, GetRange, JobContext, Result, ShortId};
 
 /// Damage that is named; the rest is found by a verification.
 const DAMAGED_MAX: usize = 100;
+/// Chunks that are kept in mind because they could not be read: 24 MB of them.
+const LOST_MAX: usize = 1_000_000;
 /// Runs that are fetched ahead.
 const AHEAD: usize = 2;
+/// Bytes that are fetched at once.
+const RUN_BYTES: u64 = 4 * MIB as u64;
 
 /// What is to be copied.
-#[derive(Debug)]
 pub(super) struct Chosen {
+    /// Where the packs stand, and the index that knows them.
+    pub(super) from: Store,
     pub(super) index: Arc<Index>,
-    /// Packs that are kept in any case.
-    pub(super) kept: Bits,
-    /// What is needed, by where its rows begin.
-    pub(super) needed: Bits,
-    /// Packs that are to be needed no more.
-    pub(super) emptied: Bits,
+    /// The packs that are read.
+    pub(super) packs: Bits,
+    /// Whether what a row of theirs names is copied.
+    pub(super) wanted: Box<dyn Fn(&IndexRow) -> Result<bool> + Send + Sync>,
 }
 
 /// What was copied.
@@ -50,6 +54,8 @@ pub(super) struct Copied {
     pub(super) bytes: u64,
     /// What cannot be read. It stays where it is.
     pub(super) damaged: Vec<DamagedObject>,
+    /// The chunks that were wanted and could not be read.
+    pub(super) lost: Vec<(ShortId, u32)>,
 }
 
 /// Neighbouring frames of a pack, with what is needed of them.
@@ -61,22 +67,12 @@ struct Run {
 }
 
 impl Chosen {
-    /// Whether a chunk must be copied: it is needed, and has no place in a pack that is kept.
-    fn must_copy(&self, row: &IndexRow) -> Result<bool> {
-        let position = self.index.position(row.id)?.and_then(|at| u32::try_from(at).ok());
-        if !position.is_some_and(|at| self.needed.contains(at)) {
-            return Ok(false);
-        }
-        let stays = |pack: u32| self.kept.contains(pack) && !self.emptied.contains(pack);
-        Ok(!self.index.find(row.id, row.len)?.iter().any(|place| stays(place.pack)))
-    }
-
     /// Cuts what is needed of a pack into runs.
     fn runs(&self, number: u32, mut rows: Vec<IndexRow>, out: &mut Vec<Run>) -> Result<()> {
         let pack = self.index.pack(number)?;
         rows.sort_unstable_by_key(|row| (row.frame, row.offset));
         for row in rows {
-            if !self.must_copy(&row)? {
+            if !(self.wanted)(&row)? {
                 continue;
             }
             let frame = pack.frame_range(row.frame)?;
@@ -95,22 +91,23 @@ impl Chosen {
     }
 }
 
-/// Copies, and puts packs and index segments in the name of the session.
-pub(super) async fn copy(
-    repository: &Repository,
+/// Copies into a repository, and puts packs and index segments in the name of the session.
+pub(super) async fn transfer(
+    to: &Repository,
     chosen: Chosen,
-    session: SnapshotId,
+    session: &Session,
     lease: Lease,
     put: &Arc<PutCounters>,
     job: &JobContext,
 ) -> Result<Copied> {
-    let store = repository.store();
+    let store = to.store();
+    let session = session.id();
     let mut copied = Copied::default();
-    // Nothing of the repository's is known: what is given to the packers is to be stored once more, but only once.
+    // Nothing that is there is known: what is given to the packers is to be stored once more, but only once.
     let nothing = Arc::new(Index::empty()?);
     let known = KnownChunks::new(nothing.clone(), Arc::default(), job.resources());
     let transforms = vec![Arc::new(Zstd::default()) as Arc<dyn Transform>];
-    let (chunker, options) = (repository.chunker()?, BackupOptions::default());
+    let (chunker, options) = (to.chunker()?, BackupOptions::default());
     let mut shared = Shared::new(store.clone(), known, chunker, transforms, job.clone(), lease, &options);
     shared.put = put.clone();
     let shared = Arc::new(shared);
@@ -118,7 +115,8 @@ pub(super) async fn copy(
     let workers = shared.lease.workers();
     let (runs_send, runs) = async_channel::bounded::<(Run, Result<bytes::Bytes>)>(1);
     let (packs_send, packs) = async_channel::bounded(1);
-    let (damaged_send, damaged) = async_channel::unbounded();
+    let damage = Arc::new(Mutex::new(Damage::default()));
+    let from = Arc::new(chosen.from.clone());
     let pages = SharedPages::new(shared.clone(), packs_send.clone());
     let mut threads = Threads::new(shared.clone(), {
         let (runs, packs) = (runs.clone(), packs.clone());
@@ -132,22 +130,23 @@ pub(super) async fn copy(
         let content = Packer::new(shared.clone(), ObjectType::Data, FrameTarget::Content, packs_send.clone());
         let worker = Worker {
             shared: shared.clone(),
+            from: from.clone(),
             content,
             pages: pages.clone(),
             left: left.clone(),
-            damaged: damaged_send.clone(),
+            damage: damage.clone(),
             scratch: Scratch::default(),
             plain: Vec::new(),
         };
         let runs = runs.clone();
-        threads.spawn(&format!("backup-repack-{number}"), move || worker.run(&runs))?;
+        threads.spawn(&format!("backup-transfer-{number}"), move || worker.run(&runs))?;
     }
-    drop((runs, packs_send, pages, damaged_send));
+    drop((runs, packs_send, pages));
 
     let feed = async {
         let (held, resources) = (chosen.index.clone(), job.resources().clone());
-        let emptied = chosen.emptied.clone();
-        let by_pack = move || held.rows_by_pack(|pack| emptied.contains(pack), &resources);
+        let packs = chosen.packs.clone();
+        let by_pack = move || held.rows_by_pack(|pack| packs.contains(pack), &resources);
         let mut by_pack = guard::blocking(by_pack).await?;
         while let Some((number, rows)) = by_pack.next()? {
             job.check()?;
@@ -159,9 +158,9 @@ pub(super) async fn copy(
             let record = &chosen.index.pack(number)?.record;
             copied.packs = copied.packs.saturating_add(1);
             copied.bytes = copied.bytes.saturating_add(record.object_len);
-            let fetches = of_pack.into_iter().map(|run| async move {
+            let fetches = of_pack.into_iter().map(|run| async {
                 let range = GetRange::Bounded(run.range.clone());
-                match store.get(&run.pack.key, range, job).await.map_err(missing) {
+                match chosen.from.get(&run.pack.key, range, job).await.map_err(missing) {
                     Ok(fetched) => Ok((run, Ok(fetched.bytes))),
                     Err(error) if error.is_corruption() => Ok((run, Err(error))),
                     Err(error) => Err(error),
@@ -181,22 +180,29 @@ pub(super) async fn copy(
     let ((), mut uploaded) = both.await.map_err(|error| shared.cause_of(error))?;
     threads.finish().await.map_err(|error| shared.cause_of(error))?;
     upload::finish_index(store, session, &mut uploaded, (&nothing, &Bits::default()), put, job).await?;
-    while let Ok(item) = damaged.try_recv() {
-        if copied.damaged.len() < DAMAGED_MAX {
-            copied.damaged.push(item);
-        }
-    }
+    let mut damage = damage.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    copied.damaged = std::mem::take(&mut damage.named);
+    copied.lost = std::mem::take(&mut damage.lost);
     Ok(copied)
+}
+
+/// What could not be read.
+#[derive(Debug, Default)]
+struct Damage {
+    named: Vec<DamagedObject>,
+    lost: Vec<(ShortId, u32)>,
 }
 
 /// One thread's state.
 struct Worker {
     shared: Arc<Shared>,
+    /// What frames are opened with.
+    from: Arc<Store>,
     content: Packer,
     pages: SharedPages,
     /// Workers that have not ended: the last one closes what all share.
     left: Arc<AtomicUsize>,
-    damaged: async_channel::Sender<DamagedObject>,
+    damage: Arc<Mutex<Damage>>,
     scratch: Scratch,
     plain: Vec<u8>,
 }
@@ -207,7 +213,7 @@ impl Worker {
             self.shared.check()?;
             match bytes {
                 Ok(bytes) => self.copy(&run, &bytes)?,
-                Err(error) => self.damaged(&run, &error)?,
+                Err(error) => self.damaged(&run, &run.rows, &error)?,
             }
         }
         self.content.finish()?;
@@ -226,10 +232,10 @@ impl Worker {
             let opened = {
                 let _processor = self.shared.job.resources().processor();
                 let (scratch, plain) = (&mut self.scratch, &mut self.plain);
-                run.pack.open_frame(&self.shared.store, first.frame, stored, scratch, plain)
+                run.pack.open_frame(&self.from, first.frame, stored, scratch, plain)
             };
             if let Err(error) = opened {
-                self.damaged(run, &error)?;
+                self.damaged(run, rows, &error)?;
                 continue;
             }
             for row in rows {
@@ -244,21 +250,27 @@ impl Worker {
                     Ok(true) => {}
                     Ok(false) => {
                         let message = "a chunk is not what its identity says";
-                        self.damaged(run, &Error::corruption(message))?;
+                        self.damaged(run, &[*row], &Error::corruption(message))?;
                     }
-                    Err(error) => self.damaged(run, &error)?,
+                    Err(error) => self.damaged(run, &[*row], &error)?,
                 }
             }
         }
         Ok(())
     }
 
-    fn damaged(&self, run: &Run, error: &Error) -> Result<()> {
-        let item = DamagedObject { object: run.pack.key.to_string(), reason: error.message().to_owned() };
-        if self.damaged.len() < DAMAGED_MAX {
-            // Whoever listens does so at the end.
-            self.damaged.try_send(item).map_err(|_| Error::cancelled())?;
+    fn damaged(&self, run: &Run, rows: &[IndexRow], error: &Error) -> Result<()> {
+        let mut damage = self.damage.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let object = run.pack.key.to_string();
+        // Neighbouring runs of a pack that is gone would name it again and again.
+        if damage.named.len() < DAMAGED_MAX && damage.named.iter().all(|named| named.object != object) {
+            damage.named.push(DamagedObject { object, reason: error.message().to_owned() });
         }
+        if damage.lost.len().saturating_add(rows.len()) > LOST_MAX {
+            let message = format!("more than {LOST_MAX} chunks cannot be read; verify the repository first");
+            return Err(Error::new(ErrorKind::Corruption, message));
+        }
+        damage.lost.extend(rows.iter().map(|row| (row.id, row.len)));
         Ok(())
     }
 }

@@ -1,0 +1,114 @@
+//! Other places of the same repository, asked for what cannot be read in this one.
+
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use super::Repository;
+use super::frames::read_chunk;
+use super::reader::Reader;
+use crate::format::document::SnapshotDocument;
+use crate::{ChunkId, Error, JobContext, Result, SnapshotId};
+
+/// Places that hold the same repository. Their indexes are read when the first thing is missing.
+#[derive(Debug, Default)]
+pub(crate) struct Others {
+    places: Arc<[Repository]>,
+    readers: OnceCell<Vec<Reader>>,
+}
+
+impl Others {
+    pub(super) fn new(places: Arc<[Repository]>) -> Self {
+        Self { places, readers: OnceCell::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Readers of the places that answer.
+    pub(super) async fn readers(&self, job: &JobContext) -> Result<&[Reader]> {
+        let readers = self.readers.get_or_try_init(|| async {
+            let mut readers = Vec::with_capacity(self.places.len());
+            for place in self.places.iter() {
+                match place.own_view(job).await {
+                    Ok(reader) => readers.push(reader),
+                    Err(error) if error.is_cancelled() => return Err(error),
+                    Err(error) => tracing::warn!(%error, "another place cannot be read, either"),
+                }
+            }
+            Ok(readers)
+        });
+        readers.await.map(Vec::as_slice)
+    }
+
+    /// The chunk from whichever place has it; `failure` is why it is needed, and what is said where none has.
+    pub(crate) async fn chunk(
+        &self,
+        id: &ChunkId,
+        len: u32,
+        failure: Error,
+        job: &JobContext,
+    ) -> Result<Vec<u8>> {
+        if failure.is_cancelled() {
+            return Err(failure);
+        }
+        for Reader { store, index, cache, .. } in self.readers(job).await? {
+            match read_chunk(store, index, cache, id, len, job).await {
+                Ok(bytes) => {
+                    tracing::debug!(chunk = %id, error = %failure, "a chunk was read from another place");
+                    return Ok(bytes);
+                }
+                Err(error) if error.is_cancelled() => return Err(error),
+                Err(error) => tracing::debug!(%error, "another place does not have it, either"),
+            }
+        }
+        Err(failure)
+    }
+}
+
+impl Repository {
+    /// The same repository, which reads what is missing or damaged here, or cannot be read for now, from these other places of
+    /// it. What is written goes here alone, and verification, repair and collection look here alone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where one of them is another repository.
+    pub fn with_others(&self, places: impl IntoIterator<Item = Repository>) -> Result<Self> {
+        let places: Vec<Repository> = places.into_iter().collect();
+        places.iter().try_for_each(|place| self.check_place(place))?;
+        Ok(Self { inner: self.inner.clone(), others: places.into() })
+    }
+
+    /// Another place must hold the same repository.
+    pub(super) fn check_place(&self, place: &Repository) -> Result<()> {
+        if place.id() == self.id() {
+            return Ok(());
+        }
+        let message = format!(
+            "another place of the repository {} must hold the same one, not {}; a copy has keys and names of its own",
+            self.id(),
+            place.id()
+        );
+        Err(Error::invalid_input(message))
+    }
+
+    /// A snapshot's document from another place; `failure` is why it is needed, and what is said where none has it.
+    pub(super) async fn document_from_others(
+        &self,
+        id: SnapshotId,
+        failure: Error,
+        job: &JobContext,
+    ) -> Result<Arc<SnapshotDocument>> {
+        if failure.is_cancelled() {
+            return Err(failure);
+        }
+        for place in self.others.iter() {
+            match place.snapshot_document(id, job).await {
+                Ok(document) => return Ok(document),
+                Err(error) if error.is_cancelled() => return Err(error),
+                Err(error) => tracing::debug!(%error, "another place does not have it, either"),
+            }
+        }
+        Err(failure)
+    }
+}
