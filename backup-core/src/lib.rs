@@ -80,6 +80,7 @@ pub mod transform;
 pub mod protection;
 pub mod sink;
 
+pub mod change;
 pub mod retention;
 pub mod snapshot;
 
@@ -103,6 +104,7 @@ pub mod format;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use change::{Anomaly, Change};
 pub use entry::{Attribute, Entry, EntryKind, EntryName, PosixMetadata, Skipped};
 pub use error::{Error, ErrorKind, Result};
 pub use job::{CancellationToken, JobContext};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::Skipped;
+use crate::{Anomaly, Skipped};
 
 /// Something that happened in a job. Counters are cumulative within the job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,6 +27,8 @@ pub enum Event {
         /// Its length.
         bytes: u64,
     },
+    /// What a backup found is not how things change: somebody should look.
+    Anomaly(Anomaly),
     /// An object is damaged or missing.
     ObjectDamaged {
         /// Its key.

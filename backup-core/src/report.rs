@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
-use crate::{Skipped, SnapshotId, Timestamp};
+use crate::{Anomaly, Change, Skipped, SnapshotId, Timestamp};
 
 /// Whether a snapshot holds everything that its source had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -102,6 +102,12 @@ pub struct BackupReport {
     pub duration_seconds: f64,
     /// What was skipped.
     pub skipped: SkippedItems,
+    /// How the snapshot differs from its parent, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
+    /// Whether that is how things change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anomaly: Option<Anomaly>,
 }
 
 /// What a restore did.
@@ -216,6 +222,8 @@ pub enum CollectionOutcome {
     Waiting,
     /// Nothing may be deleted: something that is needed cannot be read, or everything was rescued.
     Abandoned,
+    /// Nothing is deleted until somebody has looked at what the report names as anomalous.
+    Paused,
 }
 
 /// What a collection did, or would do.
@@ -259,6 +267,9 @@ pub struct CollectReport {
     pub sessions_waiting: Vec<SnapshotId>,
     /// What cannot be read and is needed. As long as there is any nothing is condemned.
     pub damaged_objects: Vec<DamagedObject>,
+    /// Snapshots whose change from the one before is not how things change, and which nobody has confirmed.
+    #[serde(default)]
+    pub anomalies: Vec<SnapshotId>,
     /// How long it took.
     pub duration_seconds: f64,
 }

@@ -15,6 +15,7 @@ use crate::protection::{Protection, RepositoryId};
 use crate::transform::{ObjectType, TransformSet};
 use crate::{Error, ErrorKind, JobContext, PutOutcome, Result, Sink, SinkExt, SnapshotId};
 
+mod anomalies;
 mod backup;
 mod collect;
 mod compact;

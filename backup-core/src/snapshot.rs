@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::report::Outcome;
-use crate::{Error, Random, RepositoryId, Result, Skipped, Timestamp};
+use crate::{Anomaly, Change, Error, Random, RepositoryId, Result, Skipped, Timestamp};
 
 /// The identity of a snapshot, which is that of the session that made it: 16 random bytes, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -125,6 +125,12 @@ pub struct SnapshotInfo {
     /// Of a copy, where it comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// How it differs from its parent, where it has one whose entries were compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
+    /// Whether that is how things change, as its writer judged; none where there was nothing unusual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anomaly: Option<Anomaly>,
 }
 
 impl SnapshotInfo {

@@ -219,6 +219,18 @@ pub struct FateDocument {
     pub time: Timestamp,
 }
 
+/// Somebody has looked at the anomaly of a snapshot, and found that it is as it should be: the object
+/// `control/confirmed/<snapshot>`. Collections need not wait for it any longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmedDocument {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// When, by the clock of whoever confirmed it.
+    pub time: Timestamp,
+    /// What was found.
+    pub reason: String,
+}
+
 /// When the store first had snapshots: an object `control/observed/<id>`. The times of its objects are those of a copy once
 /// the repository was copied object by object.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

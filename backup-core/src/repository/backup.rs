@@ -23,6 +23,7 @@ use crate::{
 
 mod assemble;
 mod attributes;
+mod churn;
 mod feed;
 mod links;
 mod names;
@@ -36,6 +37,7 @@ pub(super) mod upload;
 mod worker;
 
 use assemble::{Assembler, Trees, Window};
+use churn::Churn;
 use feed::{Feeder, Parent};
 use packer::{FrameTarget, Packer, SharedPages};
 use run::{Made, Run};
@@ -198,7 +200,7 @@ async fn run_pipeline(
     run: &mut dyn crate::SourceRun,
     info: &SourceInfo,
     parent: Option<Parent>,
-) -> Result<(Finished, Trees, Uploaded)> {
+) -> Result<(Finished, Churn, Trees, Uploaded)> {
     let workers = shared.lease.workers();
     let (work_send, work) = async_channel::bounded(workers.saturating_mul(2));
     let (done_send, done) = async_channel::bounded(workers.saturating_mul(4));
@@ -234,12 +236,12 @@ async fn run_pipeline(
             shared.emit_progress();
         }
     };
-    let (finished, uploaded) = tokio::select! {
+    let ((finished, churn), uploaded) = tokio::select! {
         both = both => both.map_err(|error| shared.cause_of(error))?,
         () = ticking => return Err(Error::internal("the ticker ended")),
     };
     let trees = trees.await.unwrap_or_else(|_| Err(Error::cancelled()));
     let trees = trees.map_err(|error| shared.cause_of(error))?;
     threads.finish().await.map_err(|error| shared.cause_of(error))?;
-    Ok((finished, trees, uploaded))
+    Ok((finished, churn, trees, uploaded))
 }

@@ -40,6 +40,8 @@ pub struct CollectOptions {
     pub grace: Duration,
     /// Which packs of which little is needed, or which are small, are written anew.
     pub repack: RepackOptions,
+    /// Whether to go on although a snapshot is anomalous, and nobody has [confirmed](Repository::confirm_anomaly) it.
+    pub ignore_anomalies: bool,
     /// The host it runs on, for those who look at the repository.
     pub host: String,
 }
@@ -85,6 +87,9 @@ impl Repository {
     /// that are needed no more, waits for those who may not know of it, deletes. What then is left of packs of which only a
     /// part is needed is written anew, and they are collected, too.
     ///
+    /// Nothing is done while a snapshot that is shown is [anomalous](crate::Anomaly) and nobody has confirmed it: what went before it
+    /// may be all that is left of something.
+    ///
     /// Any number of these may run at once, beside any number of writers and readers. A call that was interrupted, or that
     /// did not wait long enough, is continued by the next one, wherever that runs. While anything that a snapshot needs
     /// cannot be read, nothing is deleted; the report names it. Where the store is full, a reserve is given up for a small
@@ -99,7 +104,13 @@ impl Repository {
             let mut report = CollectReport::default();
             // The index of a collection is one of its own: of committed sessions only.
             self.release_large_index().await;
-            if options.dry_run {
+            if !options.ignore_anomalies {
+                let pending = self.pending_anomalies(job).await?;
+                report.anomalies = pending.into_iter().map(|info| info.id).collect();
+            }
+            if !report.anomalies.is_empty() {
+                report.outcome = CollectionOutcome::Paused;
+            } else if options.dry_run {
                 self.plan_collection(options, &mut report, job).await?;
             } else {
                 self.collect_all(options, &mut report, job).await?;

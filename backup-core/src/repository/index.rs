@@ -49,7 +49,7 @@ mod spilled;
 mod tests;
 
 pub(crate) use bits::Bits;
-pub(crate) use load::{Segment, Which};
+pub(crate) use load::{LISTINGS_MAX, Segment, Which};
 pub(crate) use pack::Pack;
 pub(crate) use scan::{read_directory, rows_of};
 pub(crate) use spilled::SpilledRows;

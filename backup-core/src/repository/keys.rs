@@ -37,6 +37,8 @@ pub(crate) const RESERVE: &str = "control/reserve";
 pub(crate) const EVIDENCE: &str = "evidence/";
 /// Holds.
 pub(crate) const HOLDS: &str = "control/holds/";
+/// Anomalies that somebody has looked at.
+pub(crate) const CONFIRMED: &str = "control/confirmed/";
 
 /// `config`.
 pub(crate) fn config() -> Result<ObjectKey> {
@@ -99,6 +101,8 @@ pub(crate) enum ControlKey {
     Fate(SnapshotId, u32),
     /// `control/holds/<snapshot>/<id>`.
     Hold(SnapshotId, SnapshotId),
+    /// `control/confirmed/<snapshot>`.
+    Confirmed(SnapshotId),
     /// `control/observed/<id>`.
     Observed(SnapshotId),
     /// `control/reserve`.
@@ -124,6 +128,7 @@ impl ControlKey {
             ["forgotten", snapshot, number, "open"] => Self::Tombstone(id(snapshot)?, number.parse().ok()?),
             ["forgotten", snapshot, number, "fate"] => Self::Fate(id(snapshot)?, number.parse().ok()?),
             ["holds", snapshot, hold] => Self::Hold(id(snapshot)?, id(hold)?),
+            ["confirmed", snapshot] => Self::Confirmed(id(snapshot)?),
             ["observed", id_of_it] => Self::Observed(id(id_of_it)?),
             ["reserve"] => Self::Reserve,
             _ => return None,
@@ -146,6 +151,7 @@ impl ControlKey {
             Self::Tombstone(snapshot, number) => format!("{FORGOTTEN}{snapshot}/{number}/open"),
             Self::Fate(snapshot, number) => format!("{FORGOTTEN}{snapshot}/{number}/fate"),
             Self::Hold(snapshot, hold) => format!("{HOLDS}{snapshot}/{hold}"),
+            Self::Confirmed(snapshot) => format!("{CONFIRMED}{snapshot}"),
             Self::Observed(id) => format!("{OBSERVED}{id}"),
             Self::Reserve => RESERVE.to_owned(),
         })
@@ -182,6 +188,7 @@ mod tests {
             ControlKey::CollectionOpen(0),
             ControlKey::CollectionPart(7, 3),
             ControlKey::CollectionCondemned(u64::MAX),
+            ControlKey::Confirmed(id),
             ControlKey::CollectionDecision(7),
             ControlKey::Digest(id),
             ControlKey::Tombstone(id, 0),

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::control::{Bars, Control};
-use super::index::{Bits, Index, Which};
+use super::index::{Bits, Index, LISTINGS_MAX, Which};
 use super::keys::ControlKey;
 use super::others::Others;
 use super::reader::Reader;
 use super::{Repository, keys};
 use crate::format::document::SessionDocument;
 use crate::transform::ObjectType;
-use crate::{JobContext, ObjectMeta, Result, SinkExt, SnapshotId, SnapshotInfo, limits};
+use crate::{Error, JobContext, ObjectMeta, Result, SinkExt, SnapshotId, SnapshotInfo, limits};
 
 /// What a writer builds upon.
 #[derive(Debug)]
@@ -68,6 +68,22 @@ impl Repository {
         host: &str,
         job: &JobContext,
     ) -> Result<WriterView> {
+        for _ in 1..LISTINGS_MAX {
+            if let Some(view) = self.listed_for_writing(own, host, Settle::Again, job).await? {
+                return Ok(view);
+            }
+        }
+        let view = self.listed_for_writing(own, host, Settle::Anyhow, job).await?;
+        view.ok_or_else(|| Error::internal("no view of the repository"))
+    }
+
+    async fn listed_for_writing(
+        &self,
+        own: SnapshotId,
+        host: &str,
+        settle: Settle,
+        job: &JobContext,
+    ) -> Result<Option<WriterView>> {
         job.check()?;
         let listed = self.list_outcomes().await?;
         let fenced = self.held_fences().len();
@@ -95,13 +111,14 @@ impl Repository {
         // A decision of a session that makes no snapshot stays as long as its segments do.
         let decided = decided.into_iter().map(|(id, _)| id).collect();
         let bars = self.bars(&control, job).await?;
-        let index = self.index_of(listed.snapshots, listed.index, &control, job).await?;
+        let index = self.index_of(listed.snapshots, listed.index, &control, settle, job).await?;
+        let Some(index) = index else { return Ok(None) };
         let index = match self.any_of_host(undecided.into_iter().map(|(id, _)| id), host, job).await? {
             true => self.scanned(index, job).await?,
             false => index,
         };
         let barred = Arc::new(bars.packs(&index)?);
-        Ok(WriterView { reader: self.reader(index), snapshots, barred, bars, control, decided })
+        Ok(Some(WriterView { reader: self.reader(index), snapshots, barred, bars, control, decided }))
     }
 
     /// Whether any of these sessions is of this host, or cannot be read: it may have left packs that nobody has named yet.
@@ -159,9 +176,15 @@ impl Repository {
                 return Ok(same);
             }
         }
-        let listed = self.list_outcomes().await?;
-        let control = self.read_decisions(&listed.control, job).await?;
-        self.index_of(listed.snapshots, listed.index, &control, job).await
+        for listings in 1..=LISTINGS_MAX {
+            let settle = if listings == LISTINGS_MAX { Settle::Anyhow } else { Settle::Again };
+            let listed = self.list_outcomes().await?;
+            let control = self.read_decisions(&listed.control, job).await?;
+            if let Some(index) = self.index_of(listed.snapshots, listed.index, &control, settle, job).await? {
+                return Ok(index);
+            }
+        }
+        Err(Error::internal("no view of the repository"))
     }
 
     /// The index in memory, if it is that of these segments.
@@ -169,21 +192,26 @@ impl Repository {
         self.inner.index.lock().await.as_ref().filter(|index| index.is_of(listed)).cloned()
     }
 
+    /// The index of these segments; none if some of them are there no longer, and everything is to be listed again.
     async fn index_of(
         &self,
         snapshots: Vec<ObjectMeta>,
         segments: Vec<ObjectMeta>,
         control: &Control,
+        settle: Settle,
         job: &JobContext,
-    ) -> Result<Arc<Index>> {
+    ) -> Result<Option<Arc<Index>>> {
         let mut held = self.inner.index.lock().await;
         if let Some(index) = held.as_ref().filter(|index| index.is_of(&segments)) {
-            return Ok(index.clone());
+            return Ok(Some(index.clone()));
         }
         let committed = self.committed_among(&snapshots, control);
         // Two of them side by side would need twice the memory.
         *held = None;
         let index = Index::load_listed(self.store(), segments, &committed, Which::All, job).await?;
+        if settle == Settle::Again && index.was_merged(self.store()).await? {
+            return Ok(None);
+        }
         let index = Arc::new(index);
         for (key, reason) in &index.unreadable {
             tracing::warn!(%key, reason, "an index segment cannot be read; packs say the same");
@@ -191,7 +219,7 @@ impl Repository {
         let index =
             if index.unreadable.is_empty() { index } else { Index::scan(index, self.store(), job).await?.0 };
         *held = Some(index.clone());
-        Ok(index)
+        Ok(Some(index))
     }
 
     /// The index with the packs that no segment names; it is then the one in memory.
@@ -205,6 +233,15 @@ impl Repository {
         *self.inner.index.lock().await = Some(scanned.clone());
         Ok(scanned)
     }
+}
+
+/// What to do about segments that are gone when they are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settle {
+    /// List again.
+    Again,
+    /// Do without: what they said the packs say, too.
+    Anyhow,
 }
 
 /// What is listed at one time.

@@ -124,6 +124,9 @@ pub enum Command {
     Hold(commands::hold::Args),
     /// Free what no snapshot needs
     Prune(commands::prune::Args),
+    /// See snapshots that are not how things change, and say that they are as they should be
+    #[command(subcommand)]
+    Anomaly(commands::anomaly::Anomaly),
     /// Judge whether all is well: exit 0 ok, 1 warning, 2 critical
     Health(commands::health::Args),
     /// See what was done, and what came of it

@@ -15,7 +15,7 @@ use crate::limits;
 use crate::protection::RepositoryId;
 use crate::report::Outcome;
 use crate::snapshot::{Origin, SnapshotId, SnapshotInfo};
-use crate::{OwnerNames, Skipped, Timestamp};
+use crate::{Anomaly, Change, OwnerNames, Skipped, Timestamp};
 
 #[derive(serde::Deserialize)]
 pub(super) struct FlatSnapshot {
@@ -40,6 +40,8 @@ pub(super) struct FlatSnapshot {
     skipped: Vec<Skipped>,
     skipped_count: u64,
     origin: Option<Origin>,
+    change: Option<Change>,
+    anomaly: Option<Anomaly>,
     tree: Option<TreeRoot>,
     trailing: Option<TreeRoot>,
     #[serde(default)]
@@ -52,7 +54,7 @@ impl From<FlatSnapshot> for SnapshotDocument {
         let FlatSnapshot { id, time, stored, source, identity, host, label, tenant, .. } = flat;
         let FlatSnapshot { description, tags, position, parent, outcome, .. } = flat;
         let FlatSnapshot { entries, bytes_logical, bytes_added, skipped, skipped_count, .. } = flat;
-        let FlatSnapshot { origin, tree, trailing, owners, repository, .. } = flat;
+        let FlatSnapshot { origin, change, anomaly, tree, trailing, owners, repository, .. } = flat;
         let info = SnapshotInfo {
             id,
             time,
@@ -73,6 +75,8 @@ impl From<FlatSnapshot> for SnapshotDocument {
             skipped,
             skipped_count,
             origin,
+            change,
+            anomaly,
         };
         Self { info, tree, trailing, owners, repository }
     }

@@ -11,6 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
 use super::assemble::{WINDOW_BATCHES, Window};
+use super::churn::Churn;
 use super::links::Cause;
 use super::shared::Shared;
 use super::stream::{PUMP_BUFFERS, StreamJob, check_chunking};
@@ -53,6 +54,7 @@ pub(crate) struct Feeder {
     walk: Option<EntryStream>,
     /// The parent's entry that was read last and is not passed yet.
     head: Option<StoredEntry>,
+    churn: Churn,
     items: Vec<BatchItem>,
     items_bytes: u64,
     sequence: u64,
@@ -85,6 +87,7 @@ impl Feeder {
             parent,
             walk,
             head: None,
+            churn: Churn::default(),
             items: Vec::new(),
             items_bytes: 0,
             sequence: 0,
@@ -93,7 +96,7 @@ impl Feeder {
     }
 
     /// Feeds everything that the run yields, then what it knows at its end.
-    pub(crate) async fn run(mut self, run: &mut dyn SourceRun) -> Result<Finished> {
+    pub(crate) async fn run(mut self, run: &mut dyn SourceRun) -> Result<(Finished, Churn)> {
         loop {
             self.shared.check()?;
             let items = run.next(ITEMS_MAX).await?;
@@ -107,6 +110,7 @@ impl Feeder {
                 }
             }
         }
+        self.count_rest().await?;
         self.drain().await?;
         self.window.trailing_from.store(self.sequence, Ordering::Release);
         self.feed_orphans(run).await?;
@@ -126,7 +130,31 @@ impl Feeder {
             }
         }
         self.drain().await?;
-        Ok(finished)
+        Ok((finished, self.churn))
+    }
+
+    /// What is left of the parent is gone.
+    async fn count_rest(&mut self) -> Result<()> {
+        let mut gone = self.head.take();
+        loop {
+            if let Some(gone) = gone {
+                self.count_gone(&gone)?;
+            }
+            let Some(walk) = &mut self.walk else { return Ok(()) };
+            gone = match walk.next().await {
+                Ok(Some(next)) => Some(next),
+                Ok(None) => return Ok(()),
+                // It is only counted: damage in the parent costs nothing.
+                Err(error) if error.is_corruption() => None,
+                Err(error) => return Err(error),
+            };
+        }
+    }
+
+    fn count_gone(&mut self, gone: &StoredEntry) -> Result<()> {
+        let Some(parent) = &self.parent else { return Ok(()) };
+        self.churn.entries_deleted = self.churn.entries_deleted.saturating_add(1);
+        self.churn.replaced(&gone.content, &parent.reader)
     }
 
     async fn feed(&mut self, entry: Entry, run: &dyn SourceRun) -> Result<()> {
@@ -135,8 +163,17 @@ impl Feeder {
             return Ok(());
         }
         let before = self.parent_entry(&entry).await?;
+        if before.is_none() {
+            self.churn.entries_new = self.churn.entries_new.saturating_add(1);
+        }
         if !entry.kind.has_content() {
             return self.push_ready(entry).await;
+        }
+        if let Some(before) = before.as_ref().filter(|before| !is_unchanged(&entry, &before.entry))
+            && let Some(parent) = &self.parent
+        {
+            self.churn.entries_changed = self.churn.entries_changed.saturating_add(1);
+            self.churn.replaced(&before.content, &parent.reader)?;
         }
         if let Some(before) = before
             && is_unchanged(&entry, &before.entry)
@@ -280,6 +317,7 @@ impl Feeder {
 
     async fn parent_entry(&mut self, entry: &Entry) -> Result<Option<StoredEntry>> {
         let Some(parent) = &self.parent else { return Ok(None) };
+        let mut gone = Vec::new();
         let result = match (self.order, &mut self.walk) {
             (EntryOrder::Unsorted, _) => {
                 find_entry(&parent.reader, &parent.root, &entry.name, &self.shared.job).await
@@ -288,7 +326,7 @@ impl Feeder {
             (EntryOrder::Sorted, Some(walk)) => loop {
                 match self.head.take() {
                     Some(head) => match head.entry.name.cmp(&entry.name) {
-                        std::cmp::Ordering::Less => {}
+                        std::cmp::Ordering::Less => gone.push(head),
                         std::cmp::Ordering::Equal => break Ok(Some(head)),
                         std::cmp::Ordering::Greater => {
                             self.head = Some(head);
@@ -306,6 +344,9 @@ impl Feeder {
                 }
             },
         };
+        for gone in gone {
+            self.count_gone(&gone)?;
+        }
         match result {
             // Damage in the parent costs reading, not the backup.
             Err(error) if error.is_corruption() => {

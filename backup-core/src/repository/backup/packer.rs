@@ -4,6 +4,7 @@
 //! [`limits::FRAME_TARGET_BYTES`], or where it holds small files at [`limits::SMALL_FILES_FRAME_TARGET_BYTES`]; a pack is at
 //! [`limits::PACK_TARGET_BYTES`].
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use crate::format::directory::ChunkRecord;
@@ -153,7 +154,14 @@ impl Packer {
         {
             let _processor = self.shared.job.resources().processor();
             let check = self.shared.verify_encoding.then_some(&mut self.decoded);
+            let before = pack.len();
             pack.push_frame_checked(&self.frame, &self.chunks, &mut self.scratch, check)?;
+            if self.object_type == ObjectType::Data {
+                let counters = &self.shared.counters;
+                let stored = pack.len().saturating_sub(before);
+                counters.frames_plain.fetch_add(self.frame.len() as u64, Ordering::Relaxed);
+                counters.frames_stored.fetch_add(stored as u64, Ordering::Relaxed);
+            }
         }
         self.frame.clear();
         self.chunks.clear();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::churn::percent;
 use super::feed::Parent;
 use super::shared::Shared;
 use super::upload::{self, Uploaded};
@@ -19,7 +20,7 @@ use crate::repository::views::WriterView;
 use crate::resources::Lease;
 use crate::source::{Source, SourceInfo};
 use crate::transform::{Transform, Zstd};
-use crate::{Error, ErrorKind, GetRange, JobContext, Result, SnapshotId, SnapshotInfo};
+use crate::{Change, EntryOrder, Error, ErrorKind, GetRange, JobContext, Result, SnapshotId, SnapshotInfo};
 
 /// One backup, in as many sessions as it takes.
 pub(super) struct Run<'a> {
@@ -142,6 +143,10 @@ impl Run<'_> {
         let WriterView { reader, snapshots, barred, .. } = view;
         let parent = repository.choose_parent(snapshots, &self.info, options, job).await?;
         let parent_id = parent.as_ref().map(|parent| parent.info.id);
+        // Only who yields in order is walked beside the parent, and knows what is gone.
+        let is_sorted = self.info.order == EntryOrder::Sorted;
+        let parent_info = parent.as_ref().filter(|_| is_sorted && options.origin.is_none());
+        let parent_info = parent_info.map(|parent| (parent.info.entries, parent.info.bytes_logical));
         let walked =
             parent.as_ref().and_then(|parent| Some(Parent { reader: reader.clone(), root: parent.tree? }));
 
@@ -158,7 +163,7 @@ impl Run<'_> {
         let shared = Arc::new(shared);
         job.emit(&Event::Phase { name: "read" });
         let mut run = self.source.begin(job).await?;
-        let (finished, trees, mut uploaded) =
+        let (finished, churn, trees, mut uploaded) =
             run_pipeline(&shared, session, &mut *run, &self.info, walked).await?;
         drop(run);
 
@@ -176,6 +181,22 @@ impl Run<'_> {
         {
             // Access lists that were not read again name whom the parent knows.
             owners.add_missing(&parent.owners);
+        }
+        let change = parent_info.map(|(entries_before, bytes_before)| Change {
+            entries_new: churn.entries_new,
+            entries_changed: churn.entries_changed,
+            entries_deleted: churn.entries_deleted,
+            entries_moved: load(&counters.entries_known).min(churn.entries_new),
+            entries_before,
+            bytes_before,
+            bytes_replaced: churn.bytes_replaced,
+            bytes_new: load(&counters.bytes_added),
+            stored_percent_before: churn.stored_percent(),
+            stored_percent_now: percent(load(&counters.frames_stored), load(&counters.frames_plain)),
+        });
+        let anomaly = change.map(|change| change.judge()).filter(|anomaly| anomaly.score > 0);
+        if let Some(anomaly) = anomaly.as_ref().filter(|anomaly| anomaly.pauses()) {
+            job.emit(&Event::Anomaly(anomaly.clone()));
         }
         let document = SnapshotDocument {
             info: SnapshotInfo {
@@ -198,6 +219,8 @@ impl Run<'_> {
                 skipped: skipped.named().to_vec(),
                 skipped_count: skipped.count(),
                 origin: options.origin,
+                change,
+                anomaly: anomaly.clone(),
             },
             tree: trees.tree,
             trailing: trees.trailing,
@@ -217,6 +240,8 @@ impl Run<'_> {
             objects_stored: 0,
             duration_seconds: 0.0,
             skipped,
+            change,
+            anomaly,
         };
         Ok(Made { document, report, used: reader.index.used()?, own: uploaded.packs })
     }

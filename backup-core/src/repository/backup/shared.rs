@@ -52,6 +52,11 @@ pub(crate) struct Counters {
     pub(crate) bytes_logical: AtomicU64,
     pub(crate) bytes_read: AtomicU64,
     pub(crate) bytes_added: AtomicU64,
+    /// Contents that were read, of which nothing was new.
+    pub(crate) entries_known: AtomicU64,
+    /// New content in frames, and what it takes there.
+    pub(crate) frames_plain: AtomicU64,
+    pub(crate) frames_stored: AtomicU64,
 }
 
 impl Shared {

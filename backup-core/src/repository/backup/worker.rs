@@ -113,7 +113,7 @@ impl Worker {
         let took = stream.next_region(&self.shared.chunker, &mut region)?;
         if took {
             self.shared.set_current(stream.entry.name.to_string());
-            let chunks = self.store_chunks(&region.bytes, &region.cuts)?;
+            let (chunks, _) = self.store_chunks(&region.bytes, &region.cuts)?;
             self.shared.counters.bytes_read.fetch_add(region.bytes.len() as u64, Ordering::Relaxed);
             self.shared.counters.bytes_logical.fetch_add(region.bytes.len() as u64, Ordering::Relaxed);
             if let Some(end) = stream.finish_region(&region, chunks, &mut self.pages)? {
@@ -195,6 +195,7 @@ impl Worker {
         cuts: &mut Vec<usize>,
     ) -> Result<Result<StoredContent, io::Error>> {
         let mut list = ChunkListBuilder::default();
+        let mut any_new = false;
         let mut filled = 0_usize;
         let mut first = true;
         loop {
@@ -220,11 +221,15 @@ impl Worker {
                 Chunking::ContentDefined => self.shared.chunker.cuts(data, ended, cuts),
                 Chunking::Fixed { bytes } => fixed_cuts(filled, bytes as usize, ended, cuts),
             };
-            let chunks = self.store_chunks(data, cuts)?;
+            let (chunks, new) = self.store_chunks(data, cuts)?;
+            any_new |= new;
             for chunk in chunks {
                 list.push(chunk, &mut self.pages)?;
             }
             if ended {
+                if !any_new {
+                    self.shared.counters.entries_known.fetch_add(1, Ordering::Relaxed);
+                }
                 return Ok(Ok(list.finish(&mut self.pages)?));
             }
             // A file that grew beyond what its size said: go on with what is left over.
@@ -238,21 +243,24 @@ impl Worker {
         }
     }
 
-    fn store_chunks(&mut self, data: &[u8], cuts: &[usize]) -> Result<Vec<ChunkRef>> {
+    /// The chunks, and whether any of them was new.
+    fn store_chunks(&mut self, data: &[u8], cuts: &[usize]) -> Result<(Vec<ChunkRef>, bool)> {
         let mut chunks = Vec::with_capacity(cuts.len());
+        let mut any_new = false;
         let mut start = 0;
         for end in cuts {
             let bytes =
                 data.get(start..*end).ok_or_else(|| Error::internal("a cut lies outside its data"))?;
             start = *end;
             let (id, new) = self.content.add(bytes)?;
+            any_new |= new;
             if new {
                 self.shared.counters.bytes_added.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             }
             let len = u32::try_from(bytes.len()).map_err(|_| Error::internal("a chunk exceeds 32 bits"))?;
             chunks.push(ChunkRef { id, len });
         }
-        Ok(chunks)
+        Ok((chunks, any_new))
     }
 
     fn stored(&self, mut entry: Entry, attributes: Vec<Attribute>, content: StoredContent) -> StoredEntry {

@@ -159,6 +159,9 @@ impl Repository {
                 }
             }
         }
+        for id in control.listing.confirmed.iter().filter(|id| control.is_digested(**id)) {
+            self.delete(ControlKey::Confirmed(*id).key()?).await?;
+        }
         for (id, holds) in control.listing.holds.iter().filter(|(id, _)| control.is_digested(**id)) {
             for hold in holds {
                 self.delete(ControlKey::Hold(*id, *hold).key()?).await?;

@@ -11,7 +11,7 @@ use crate::format::control::{HoldDocument, SweptName};
 use crate::format::document::SnapshotDocument;
 use crate::report::{CollectReport, DamagedObject};
 use crate::repository::control::{Bars, Control};
-use crate::repository::index::{Bits, Index, Which};
+use crate::repository::index::{Bits, Index, LISTINGS_MAX, Which};
 use crate::repository::keys::ControlKey;
 use crate::repository::listing::Listing;
 use crate::repository::reader::Reader;
@@ -61,6 +61,22 @@ pub(super) struct Rooted {
     pub(super) control: Control,
 }
 
+/// The packs of the index that are listed, and not barred.
+fn usable(listed: &[ListedPack], index: &Index, barred: &Bits) -> Result<Bits> {
+    let mut usable = Bits::default();
+    for pack in listed {
+        if let Some(number) = index.number_of(&pack.digest)?.filter(|number| !barred.contains(*number)) {
+            usable.insert(number);
+        }
+    }
+    Ok(usable)
+}
+
+async fn choose(index: &Arc<Index>, needed: Needed, usable: Bits) -> Result<(Needed, Kept)> {
+    let index = index.clone();
+    guard::blocking(move || choose::choose(&index, &needed, &usable).map(|kept| (needed, kept))).await
+}
+
 impl Repository {
     /// The packs that the store lists. One takes 48 bytes here.
     pub(super) async fn list_packs(&self, job: &JobContext) -> Result<Vec<ListedPack>> {
@@ -100,12 +116,6 @@ impl Repository {
         // What was swept does not exist. What a later collection condemns beside this one, which it has abandoned, does.
         let bars = self.bars(&control.sweeping(), job).await?;
         let barred = bars.packs(&index)?;
-        let mut usable = Bits::default();
-        for pack in &listed {
-            if let Some(number) = index.number_of(&pack.digest)?.filter(|number| !barred.contains(*number)) {
-                usable.insert(number);
-            }
-        }
         let index = Arc::new(index);
         let reader = Reader { cache: Default::default(), ..self.reader(index.clone()) };
         let mut needed = mark(&roots, &reader, job).await?;
@@ -114,9 +124,15 @@ impl Repository {
             report.damaged_objects.append(&mut damaged);
             return Ok(None);
         }
-        let choosing = index.clone();
-        let chosen = move || choose::choose(&choosing, &needed, &usable).map(|kept| (needed, kept));
-        let (needed, mut kept) = guard::blocking(chosen).await?;
+        let usable = usable(&listed, &index, &barred)?;
+        let (needed, kept) = choose(&index, needed, usable).await?;
+        let (needed, mut kept) = if kept.lost.is_empty() {
+            (needed, kept)
+        } else {
+            // What was committed since stands in packs that were put after the others were listed.
+            let usable = self::usable(&self.list_packs(job).await?, &index, &barred)?;
+            choose(&index, needed, usable).await?
+        };
         if !kept.lost.is_empty() {
             report.damaged_objects.append(&mut kept.lost);
             return Ok(None);
@@ -167,6 +183,23 @@ impl Repository {
 
     /// The index of committed sessions, and the snapshots that must be kept: those that have not expired, or are held.
     pub(super) async fn list_roots(
+        &self,
+        now: Option<Timestamp>,
+        gone: &[SnapshotId],
+        job: &JobContext,
+    ) -> Result<Rooted> {
+        let mut listings = 1;
+        loop {
+            let rooted = self.list_roots_once(now, gone, job).await?;
+            // Another collector may merge segments beside this look; that is no damage.
+            if listings >= LISTINGS_MAX || !rooted.index.was_merged(self.store()).await? {
+                return Ok(rooted);
+            }
+            listings = listings.saturating_add(1);
+        }
+    }
+
+    async fn list_roots_once(
         &self,
         now: Option<Timestamp>,
         gone: &[SnapshotId],

@@ -13,6 +13,8 @@ pub(crate) struct ControlListing {
     pub(crate) digests: BTreeSet<SnapshotId>,
     pub(crate) tombstones: BTreeMap<SnapshotId, BTreeMap<u32, ListedTombstone>>,
     pub(crate) holds: BTreeMap<SnapshotId, BTreeSet<SnapshotId>>,
+    /// Snapshots whose anomaly somebody has looked at.
+    pub(crate) confirmed: BTreeSet<SnapshotId>,
 }
 
 /// A session.
@@ -93,6 +95,9 @@ impl ControlListing {
             }
             ControlKey::Hold(id, hold) => {
                 self.holds.entry(id).or_default().insert(hold);
+            }
+            ControlKey::Confirmed(id) => {
+                self.confirmed.insert(id);
             }
             // Only who applies retention reads these.
             ControlKey::Observed(_) | ControlKey::Reserve => {}

@@ -34,6 +34,9 @@ pub(crate) enum Which {
     Committed,
 }
 
+/// How often segments are listed anew because a merge deleted some between their listing and their reading.
+pub(crate) const LISTINGS_MAX: usize = 4;
+
 impl Index {
     /// Reads every segment. A damaged segment is set aside: what it says the packs say, too.
     pub(crate) async fn load(
@@ -41,8 +44,24 @@ impl Index {
         committed: &HashSet<SnapshotId>,
         job: &JobContext,
     ) -> Result<Self> {
+        let mut listings = 1;
+        loop {
+            let listed = store.sink.list_all(keys::INDEX).await?;
+            let index = Self::load_listed(store, listed, committed, Which::All, job).await?;
+            if listings >= LISTINGS_MAX || !index.was_merged(store).await? {
+                return Ok(index);
+            }
+            listings = listings.saturating_add(1);
+        }
+    }
+
+    /// Whether a segment could not be read because it is not there any longer: others say what it said.
+    pub(crate) async fn was_merged(&self, store: &Store) -> Result<bool> {
+        if self.unreadable.is_empty() {
+            return Ok(false);
+        }
         let listed = store.sink.list_all(keys::INDEX).await?;
-        Self::load_listed(store, listed, committed, Which::All, job).await
+        Ok(self.unreadable.iter().any(|(key, _)| listed.iter().all(|meta| meta.key != *key)))
     }
 
     /// The same of the segments that were listed.

@@ -4,8 +4,8 @@ use serde::de::DeserializeOwned;
 
 use super::Verification;
 use crate::format::control::{
-    BeatDocument, CollectionDocument, CondemnedDocument, CondemnedPart, DecisionDocument, DigestDocument,
-    FateDocument, HoldDocument, ObservedDocument, TombstoneDocument,
+    BeatDocument, CollectionDocument, CondemnedDocument, CondemnedPart, ConfirmedDocument, DecisionDocument,
+    DigestDocument, FateDocument, HoldDocument, ObservedDocument, TombstoneDocument,
 };
 use crate::format::document::{self, SessionDocument};
 use crate::limits;
@@ -63,6 +63,10 @@ impl Verification<'_> {
             ControlKey::Digest(_) => {
                 let _: DigestDocument = self.open(key, ObjectType::Collection).await?;
                 true
+            }
+            ControlKey::Confirmed(id) => {
+                let document: ConfirmedDocument = self.open(key, ObjectType::Collection).await?;
+                document.snapshot == id
             }
             ControlKey::Tombstone(id, number) => {
                 let document: TombstoneDocument = self.open(key, ObjectType::Collection).await?;

@@ -160,7 +160,12 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
             listed.all(context).iter().filter(|s| args.filter.passes(s)).cloned().collect();
         let facts = repository.facts(&all, &job).await?;
         let decisions = policy.decide(&facts, job.now());
-        caught = args.max_share.and_then(|share| SafetyCatch::new(share).check(&facts, &decisions));
+        // What went before an anomaly may be all that is left of something: then nothing goes unconfirmed.
+        let share = match repository.anomalies(&job).await?.is_empty() {
+            true => args.max_share,
+            false => Some(0),
+        };
+        caught = share.and_then(|share| SafetyCatch::new(share).check(&facts, &decisions));
         reasons.extend(all.into_iter().zip(decisions).map(|(info, decision)| (info, decision.reasons)));
     } else {
         let mut chosen = BTreeSet::new();
@@ -181,8 +186,9 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     {
         let Caught { series, dropped, of, confirmation } = caught;
         let message = format!(
-            "the rules would forget {dropped} of the {of} snapshots of {}, which is more than --max-share permits: look at the \
-             plan with --dry-run, and if it is right confirm it with --confirm {confirmation}",
+            "the rules would forget {dropped} of the {of} snapshots of {}, which is more than --max-share permits, or follows an \
+             anomaly (see `backup anomaly list`): look at the plan with --dry-run, and if it is right confirm it with --confirm \
+             {confirmation}",
             human::name(series)
         );
         return Err(Failure { exit: Exit::Failed, kind: "needs_confirmation", message });
@@ -210,7 +216,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
             writeln!(out, "{}", line(done, info, reasons))?;
         }
         if let Some(confirmation) = &document.confirmation {
-            writeln!(out, "more than --max-share permits: --confirm {confirmation}")?;
+            writeln!(out, "more than is permitted unconfirmed: --confirm {confirmation}")?;
         }
         if !document.remove.is_empty() && !args.dry_run {
             writeln!(

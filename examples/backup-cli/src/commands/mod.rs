@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod anomaly;
 pub mod cat;
 pub mod check;
 pub mod copy;
@@ -62,6 +63,7 @@ pub async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Undelete(args) => undelete::run(args, context).await,
         Command::Hold(args) => hold::run(args, context).await,
         Command::Prune(args) => prune::run(args, context).await,
+        Command::Anomaly(command) => anomaly::run(command, context).await,
         Command::Health(args) => health::run(args, context).await,
         Command::Evidence(command) => evidence::run(command, context).await,
         Command::Copy(args) => copy::run(args, context).await,

@@ -31,6 +31,9 @@ pub struct Args {
     /// Write no packs anew
     #[arg(long, conflicts_with_all = ["max_unused", "max_repack_size"])]
     no_repack: bool,
+    /// Go on although a snapshot is not how things change, and nobody has looked at it; see `anomaly`
+    #[arg(long)]
+    ignore_anomalies: bool,
 }
 
 /// Prunes.
@@ -43,12 +46,14 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         wait: args.wait.duration(),
         grace: args.grace.duration(),
         repack: if args.no_repack { RepackOptions::NEVER } else { repack },
+        ignore_anomalies: args.ignore_anomalies,
         host: host(),
     };
     let report = repository.collect(&options, &context.job()).await?;
     context.progress.clear();
     context.output.document(&report, |out| show(&report, args.dry_run, out))?;
-    Ok(Exit::complete_if(report.damaged_objects.is_empty()))
+    let done = report.damaged_objects.is_empty() && report.outcome != CollectionOutcome::Paused;
+    Ok(Exit::complete_if(done))
 }
 
 fn show(report: &CollectReport, dry_run: bool, out: &mut dyn std::io::Write) -> std::io::Result<()> {
@@ -59,6 +64,15 @@ fn show(report: &CollectReport, dry_run: bool, out: &mut dyn std::io::Write) -> 
         return writeln!(
             out,
             "nothing is freed as long as something that a snapshot needs cannot be read; see `verify` and `repair`"
+        );
+    }
+    if report.outcome == CollectionOutcome::Paused {
+        for id in &report.anomalies {
+            writeln!(out, "anomalous {id}")?;
+        }
+        return writeln!(
+            out,
+            "nothing is freed until somebody has looked at these snapshots; see `backup anomaly list` and `anomaly confirm`"
         );
     }
     for id in &report.expired {

@@ -133,10 +133,15 @@ pub(super) fn conclude(context: &mut Context, report: &BackupReport) -> Exit {
     Exit::complete_if(report.outcome == Whole::Complete)
 }
 
-/// Names what was skipped on standard error; with `--json` the document names it.
+/// Names what was skipped, and what is unusual, on standard error; with `--json` the document names it.
 pub(super) fn name_skipped(context: &mut Context, report: &BackupReport) {
     if context.output.is_json() {
         return;
+    }
+    for reason in
+        report.anomaly.iter().filter(|anomaly| anomaly.pauses()).flat_map(|anomaly| &anomaly.reasons)
+    {
+        context.console.say(format_args!("ANOMALY: {}; see `backup anomaly`", human::name(reason)));
     }
     for item in report.skipped.named() {
         context.console.say(format_args!(

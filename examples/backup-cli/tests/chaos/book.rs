@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use crate::common::pseudo_random;
 
 /// The files of a tree: what each holds, by what that is made from.
-pub type Tree = BTreeMap<String, u64>;
+pub(crate) type Tree = BTreeMap<String, u64>;
 
 #[derive(Debug, Clone)]
 struct Acknowledged {
@@ -19,27 +19,27 @@ struct Acknowledged {
 }
 
 #[derive(Debug, Default)]
-pub struct Book {
+pub(crate) struct Book {
     snapshots: Mutex<BTreeMap<String, Acknowledged>>,
     counts: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 /// A snapshot that must be there, as far as was known at one time.
 #[derive(Debug, Clone)]
-pub struct Owed {
-    pub id: String,
-    pub tree: Tree,
+pub(crate) struct Owed {
+    pub(crate) id: String,
+    pub(crate) tree: Tree,
     turns: u64,
 }
 
 impl Book {
-    pub fn acknowledge(&self, id: String, tree: Tree) {
+    pub(crate) fn acknowledge(&self, id: String, tree: Tree) {
         self.snapshots.lock().unwrap().insert(id, Acknowledged { tree, doomed: false, turns: 0 });
         self.count("acknowledged");
     }
 
     /// Everything that must be there.
-    pub fn owed(&self) -> Vec<Owed> {
+    pub(crate) fn owed(&self) -> Vec<Owed> {
         let snapshots = self.snapshots.lock().unwrap();
         let owed = snapshots.iter().filter(|(_, snapshot)| !snapshot.doomed);
         owed.map(|(id, Acknowledged { tree, turns, .. })| Owed {
@@ -51,42 +51,42 @@ impl Book {
     }
 
     /// What may be gone, and may be taken back.
-    pub fn doomed(&self) -> Vec<String> {
+    pub(crate) fn doomed(&self) -> Vec<String> {
         let snapshots = self.snapshots.lock().unwrap();
         snapshots.iter().filter(|(_, snapshot)| snapshot.doomed).map(|(id, _)| id.clone()).collect()
     }
 
     /// Somebody is about to forget it.
-    pub fn doom(&self, id: &str) {
+    pub(crate) fn doom(&self, id: &str) {
         let mut snapshots = self.snapshots.lock().unwrap();
         let snapshot = snapshots.get_mut(id).unwrap();
         (snapshot.doomed, snapshot.turns) = (true, snapshot.turns + 1);
     }
 
     /// Somebody was told that it is kept.
-    pub fn save(&self, id: &str) {
+    pub(crate) fn save(&self, id: &str) {
         let mut snapshots = self.snapshots.lock().unwrap();
         let snapshot = snapshots.get_mut(id).unwrap();
         (snapshot.doomed, snapshot.turns) = (false, snapshot.turns + 1);
     }
 
     /// Whether nobody has set out to forget it since.
-    pub fn is_owed_still(&self, owed: &Owed) -> bool {
+    pub(crate) fn is_owed_still(&self, owed: &Owed) -> bool {
         let snapshots = self.snapshots.lock().unwrap();
         snapshots.get(&owed.id).is_some_and(|snapshot| !snapshot.doomed && snapshot.turns == owed.turns)
     }
 
-    pub fn count(&self, what: &'static str) {
+    pub(crate) fn count(&self, what: &'static str) {
         *self.counts.lock().unwrap().entry(what).or_default() += 1;
     }
 
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let counts = self.counts.lock().unwrap();
         counts.iter().map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
     }
 
     /// A run in which nobody got anything done shows nothing.
-    pub fn assert_something_happened(&self, whole: bool) {
+    pub(crate) fn assert_something_happened(&self, whole: bool) {
         let counts = self.counts.lock().unwrap();
         let wanted = ["acknowledged", "swept", "forgotten", "restored", "killed", "verified"];
         let more = ["undeleted", "stopped"];
@@ -97,7 +97,7 @@ impl Book {
 }
 
 /// The content that is made from a seed. Few of them are long.
-pub fn content(seed: u64) -> Vec<u8> {
+pub(crate) fn content(seed: u64) -> Vec<u8> {
     let len = if seed.is_multiple_of(7) { 300_000 } else { 500 + seed as usize * 97 % 9_000 };
     let mut bytes = pseudo_random(len, seed);
     // Some of it compresses.
@@ -106,7 +106,7 @@ pub fn content(seed: u64) -> Vec<u8> {
 }
 
 /// Compares a directory with a tree.
-pub fn compare(directory: &Path, tree: &Tree) -> Result<(), String> {
+pub(crate) fn compare(directory: &Path, tree: &Tree) -> Result<(), String> {
     let mut found = 0;
     for file in std::fs::read_dir(directory).map_err(|e| format!("{}: {e}", directory.display()))? {
         let file = file.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::book::{Tree, compare, content};
-use crate::world::{Blow, World, is_passing};
+use crate::world::{Blow, World, is_passing, said};
 
 /// Chance, from a seed.
 #[derive(Debug)]
@@ -44,18 +44,18 @@ impl Dice {
 
     /// What happens to a process that mostly takes about so many milliseconds.
     fn blow(&mut self, about: u64) -> Blow {
-        match self.below(24) {
-            0..5 => Blow::Kill(self.millis(about)),
+        match self.below(100) {
+            0..20 => Blow::Kill(self.millis(about)),
             // So long that it is taken for dead.
-            5 => Blow::Stop(self.millis(about), Duration::from_secs(95) + self.millis(30_000)),
-            6 => Blow::Stop(self.millis(about), self.millis(10_000)),
+            20 => Blow::Stop(self.millis(about), Duration::from_secs(95) + self.millis(30_000)),
+            21..24 => Blow::Stop(self.millis(about), self.millis(10_000)),
             _ => Blow::None,
         }
     }
 }
 
 /// A host that backs up its tree again and again. Hosts have much in common, and what is gone from one comes again.
-pub fn write(world: &World, number: u64) {
+pub(crate) fn write(world: &World, number: u64) {
     let mut dice = Dice::new(world, number);
     let (name, host) = (format!("tree-{number}"), format!("host-{number}"));
     let directory = world.path(&name);
@@ -86,13 +86,13 @@ pub fn write(world: &World, number: u64) {
                 world.book.acknowledge(id, tree.clone());
             }
             _ if is_passing(&ran) => world.book.count("backups failed"),
-            code => world.fail(format!("{host}: {code}: {ran:?}")),
+            code => world.fail(format!("{host}: {code}: {}", said(&ran))),
         }
         world.pause(dice.millis(2_000));
     }
 }
 
-pub fn collect(world: &World, number: u64) {
+pub(crate) fn collect(world: &World, number: u64) {
     let mut dice = Dice::new(world, 100 + number);
     while world.goes_on() {
         let (clock, blow) = (dice.clock(), dice.blow(4_000));
@@ -110,7 +110,7 @@ pub fn collect(world: &World, number: u64) {
                 }
                 // What is damaged would be named.
                 _ if is_passing(&ran) => world.book.count("collections failed"),
-                code => world.fail(format!("collector {number}: {code}: {ran:?}")),
+                code => world.fail(format!("collector {number}: {code}: {}", said(&ran))),
             }
         }
         world.pause(dice.millis(3_000));
@@ -118,7 +118,7 @@ pub fn collect(world: &World, number: u64) {
 }
 
 /// Forgets some, and takes some back.
-pub fn forget(world: &World) {
+pub(crate) fn forget(world: &World) {
     let mut dice = Dice::new(world, 200);
     while world.goes_on() {
         let (clock, blow) = (dice.clock(), dice.blow(1_000));
@@ -135,7 +135,7 @@ pub fn forget(world: &World) {
                 _ if is_passing(&ran)
                     || ran.out.contains("not_found")
                     || ran.out.contains("invalid_input") => {}
-                code => world.fail(format!("undelete {id}: {code}: {ran:?}")),
+                code => world.fail(format!("undelete {id}: {code}: {}", said(&ran))),
             }
         } else if world.book.owed().len() > 8 {
             // By the store's clock.
@@ -154,7 +154,7 @@ pub fn forget(world: &World) {
                 // One that was forgotten by a call that was killed is not listed.
                 4 => {}
                 _ if is_passing(&ran) => {}
-                code => world.fail(format!("forget {chosen:?}: {code}: {ran:?}")),
+                code => world.fail(format!("forget {chosen:?}: {code}: {}", said(&ran))),
             }
         }
         world.pause(dice.millis(1_500));
@@ -162,7 +162,7 @@ pub fn forget(world: &World) {
 }
 
 /// Restores what must be there, and compares it.
-pub fn read(world: &World, number: u64) {
+pub(crate) fn read(world: &World, number: u64) {
     let mut dice = Dice::new(world, 300 + number);
     let mut times = 0;
     while world.goes_on() {
@@ -190,7 +190,7 @@ pub fn read(world: &World, number: u64) {
                     }
                 }
                 _ if is_passing(&ran) || !world.book.is_owed_still(&owed) => {}
-                code => world.fail(format!("restore {}: {code}: {ran:?}", owed.id)),
+                code => world.fail(format!("restore {}: {code}: {}", owed.id, said(&ran))),
             }
         }
         fs::remove_dir_all(world.path(&to)).ok();
@@ -198,7 +198,7 @@ pub fn read(world: &World, number: u64) {
 }
 
 /// Looks whether all is there.
-pub fn verify(world: &World) {
+pub(crate) fn verify(world: &World) {
     let mut dice = Dice::new(world, 400);
     while world.goes_on() {
         let level = if dice.one_in(3) { "content" } else { "structure" };

@@ -11,7 +11,7 @@ use crate::stores::{make, s3_settings};
 use crate::world::World;
 
 /// After two collections nothing is left that nothing needs; all is clean, and everything restores.
-pub async fn assert_all_is_well(world: &Arc<World>, server: SocketAddr) {
+pub(crate) async fn assert_all_is_well(world: &Arc<World>, server: SocketAddr) {
     let sink = make(s3_settings(server, "chaos")).await.unwrap();
     let count = async || {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();

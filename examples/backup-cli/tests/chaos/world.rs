@@ -14,11 +14,11 @@ use crate::stores;
 /// A process that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-pub struct World {
-    pub scratch: Scratch,
-    pub seed: u64,
-    pub time: Duration,
-    pub book: Book,
+pub(crate) struct World {
+    pub(crate) scratch: Scratch,
+    pub(crate) seed: u64,
+    pub(crate) time: Duration,
+    pub(crate) book: Book,
     environment: Vec<(&'static str, String)>,
     ends: Instant,
     failures: Mutex<Vec<String>>,
@@ -27,7 +27,7 @@ pub struct World {
 
 /// What is done to a process while it runs.
 #[derive(Debug, Clone, Copy)]
-pub enum Blow {
+pub(crate) enum Blow {
     None,
     /// Killed after so long.
     Kill(Duration),
@@ -36,7 +36,7 @@ pub enum Blow {
 }
 
 impl World {
-    pub fn new(store: SocketAddr) -> Arc<Self> {
+    pub(crate) fn new(store: SocketAddr) -> Arc<Self> {
         let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
         let minutes = if std::env::var_os("BACKUP_LONG").is_some() { 60 } else { 5 };
         let time = Duration::from_secs(number("BACKUP_CHAOS_SECONDS").unwrap_or(minutes * 60));
@@ -62,12 +62,12 @@ impl World {
     }
 
     /// Whether there is time for more.
-    pub fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         Instant::now() < self.ends && !self.over.load(Ordering::Relaxed)
     }
 
     /// Waits a while, or until the end.
-    pub fn pause(&self, time: Duration) {
+    pub(crate) fn pause(&self, time: Duration) {
         let until = Instant::now() + time;
         while self.goes_on() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(20));
@@ -75,18 +75,18 @@ impl World {
     }
 
     /// Something that must not be: everybody stops.
-    pub fn fail(&self, what: String) {
+    pub(crate) fn fail(&self, what: String) {
         eprintln!("{what}");
         self.failures.lock().unwrap().push(what);
         self.over.store(true, Ordering::Relaxed);
     }
 
-    pub fn assert_no_failures(&self) {
+    pub(crate) fn assert_no_failures(&self) {
         let failures = self.failures.lock().unwrap();
         assert!(failures.is_empty(), "seed {}: {failures:#?}", self.seed);
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.scratch.path(name)
     }
 
@@ -100,7 +100,7 @@ impl World {
     }
 
     /// Runs a command whose clock is off by so many seconds; none if it was killed before it had ended.
-    pub fn run(&self, arguments: &[&str], clock: i64, blow: Blow) -> Option<Ran> {
+    pub(crate) fn run(&self, arguments: &[&str], clock: i64, blow: Blow) -> Option<Ran> {
         let mut command = self.command(arguments, clock);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (out, err) = (drain(child.stdout.take().unwrap()), drain(child.stderr.take().unwrap()));
@@ -151,7 +151,7 @@ impl World {
     }
 
     /// Runs a command that must succeed, after as many tries as the faults of the store take.
-    pub async fn run_well(self: &Arc<Self>, arguments: &[&str]) -> Ran {
+    pub(crate) async fn run_well(self: &Arc<Self>, arguments: &[&str]) -> Ran {
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let world = self.clone();
         let run = move || {
@@ -169,8 +169,13 @@ impl World {
 }
 
 /// Whether a command failed in a way that another try may mend: the store or the network did something.
-pub fn is_passing(ran: &Ran) -> bool {
+pub(crate) fn is_passing(ran: &Ran) -> bool {
     ran.code == 1 && ["\"transient\"", "\"io\""].iter().any(|kind| ran.out.contains(kind))
+}
+
+/// What a command said.
+pub(crate) fn said(ran: &Ran) -> String {
+    format!("{}\n{}", ran.out, ran.err)
 }
 
 fn drain(mut from: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {
@@ -188,7 +193,7 @@ fn signal(child: &Child, signal: rustix::process::Signal) {
 }
 
 /// The library that changes what programs take for the time.
-pub fn faketime() -> String {
+pub(crate) fn faketime() -> String {
     let directories = ["/usr/lib", "/usr/local/lib", "/usr/lib64"];
     let of_machine = format!("{}-linux-gnu/faketime", std::env::consts::ARCH);
     let all = directories.iter().flat_map(|lib| [format!("{lib}/{of_machine}"), format!("{lib}/faketime")]);

@@ -114,7 +114,8 @@ impl Judge<'_> {
         for info in list["snapshots"].as_array().unwrap() {
             let id = text(&info["id"]);
             if !self.base.snapshots.contains_key(&id) {
-                let expected = self.base.expected(&text(&info["source"]));
+                let doubtful = self.base.doubtful.get(&id).cloned();
+                let expected = doubtful.unwrap_or_else(|| self.base.expected(&text(&info["source"])));
                 self.restores(sink, &BTreeMap::from([(id.clone(), expected)])).await;
             }
             there.insert(id);

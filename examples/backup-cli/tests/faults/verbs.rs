@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::judge::INDEX;
 use crate::repaired::Hurt;
-use crate::world::{CHUNKS, Objects, Restored, World, objects, tree_of};
+use crate::world::{CHUNKS, Objects, Restored, World, copy_of, objects, tree_of};
 
 /// What a command does to the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,8 @@ pub(crate) struct Base {
     pub ails: Vec<String>,
     pub hurt: Hurt,
     pub snapshots: BTreeMap<String, Restored>,
+    /// Snapshots that may be gone, or forgotten; where they are listed they must restore to this.
+    pub doubtful: BTreeMap<String, Restored>,
     /// What a snapshot of the tree, as it stands now, must restore to.
     pub tree: Restored,
     pub verbs: Vec<Verb>,
@@ -161,7 +163,44 @@ impl Base {
         ailing.insert(segments[1].clone(), objects[segments[1]].slice(..100));
         let ails = vec![INDEX.to_owned(), segments[1].to_string()];
         let hurt = Hurt::make(world, &objects).await;
-        Self { objects, ailing, ails, hurt, snapshots, tree: tree_of(&world.path("tree")), verbs }
+        let (doubtful, tree) = (BTreeMap::new(), tree_of(&world.path("tree")));
+        Self { objects, ailing, ails, hurt, snapshots, doubtful, tree, verbs }
+    }
+
+    /// A repository whose first snapshot somebody forgets, or has forgotten, and what then is done to it.
+    pub(crate) async fn lives(world: &World) -> Vec<Self> {
+        let Self { objects, snapshots, tree, verbs, .. } = Self::make(world).await;
+        let show = verbs.iter().find(|verb| verb.name == "show").unwrap();
+        let first = show.arguments[1].clone();
+        let mut certain = snapshots.clone();
+        let doubtful = BTreeMap::from([(first.clone(), certain.remove(&first).unwrap())]);
+        let kept = certain.keys().next().unwrap().clone();
+        let young = Self {
+            objects,
+            verbs: vec![
+                Verb::new("forget", Does::Writes, &["forget", &first]),
+                Verb::new("hold", Does::Writes, &["hold", &kept, "--until", "90d", "--reason", "a test"]),
+            ],
+            snapshots: certain.clone(),
+            doubtful: doubtful.clone(),
+            tree: tree.clone(),
+            ..Self::default()
+        };
+        let sink = copy_of(&young.objects).await;
+        world.ok(&sink, &["forget", &first]).await;
+        let aged = Self {
+            objects: crate::world::objects(&sink).await,
+            verbs: vec![
+                Verb::new("undelete", Does::Writes, &["undelete", &first]),
+                Verb::new("prune", Does::Writes, &["prune", "--wait", "0s", "--max-unused", "0%"]),
+                Verb::new("prune dry", Does::Measures, &["prune", "--dry-run"]),
+            ],
+            snapshots: certain,
+            doubtful,
+            tree,
+            ..Self::default()
+        };
+        vec![young, aged]
     }
 
     /// What a command starts from.
