@@ -180,6 +180,7 @@ fn documents_have_the_members_that_are_listed() {
     same_members::<control::TombstoneDocument>("tombstone");
     same_members::<control::FateDocument>("fate");
     same_members::<control::HoldDocument>("hold");
+    same_members::<control::ConfirmedDocument>("confirmed");
     same_members::<control::ObservedDocument>("observed");
     same_members::<backup_core::format::evidence::EvidenceDocument>("evidence");
     same_members::<LogHead>("log-head");

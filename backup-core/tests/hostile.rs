@@ -118,6 +118,8 @@ impl Forger {
                 skipped: Vec::new(),
                 skipped_count: 0,
                 origin: None,
+                change: None,
+                anomaly: None,
             },
             tree: Some(root),
             trailing: None,

@@ -1,4 +1,5 @@
-//! Other places of the same repository, asked for what cannot be read in this one.
+//! Where to ask for what cannot be read where the index says: in packs that no segment names, and in other places of the
+//! same repository.
 
 use std::sync::Arc;
 
@@ -10,23 +11,33 @@ use super::reader::Reader;
 use crate::format::document::SnapshotDocument;
 use crate::{ChunkId, Error, JobContext, Result, SnapshotId};
 
-/// Places that hold the same repository. Their indexes are read when the first thing is missing.
+/// Asked when the first thing is missing, and not before: listing packs and reading other indexes takes time.
 #[derive(Debug, Default)]
 pub(crate) struct Others {
+    /// This place, whose packs may hold what no segment names.
+    own: Option<Repository>,
+    /// Places that hold the same repository.
     places: Arc<[Repository]>,
+    own_reader: OnceCell<Option<Reader>>,
     readers: OnceCell<Vec<Reader>>,
 }
 
 impl Others {
-    pub(super) fn new(places: Arc<[Repository]>) -> Self {
-        Self { places, readers: OnceCell::new() }
+    pub(super) fn new(own: Option<Repository>, places: Arc<[Repository]>) -> Self {
+        Self { own, places, own_reader: OnceCell::new(), readers: OnceCell::new() }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.places.is_empty()
+    /// Whether there is anybody to ask for what is damaged or missing.
+    pub(crate) fn are_there(&self) -> bool {
+        self.own.is_some() || !self.places.is_empty()
     }
 
-    /// Readers of the places that answer.
+    /// Whether there is anybody to ask while this place does not answer.
+    pub(crate) fn are_elsewhere(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    /// Readers of the other places that answer.
     pub(super) async fn readers(&self, job: &JobContext) -> Result<&[Reader]> {
         let readers = self.readers.get_or_try_init(|| async {
             let mut readers = Vec::with_capacity(self.places.len());
@@ -42,15 +53,40 @@ impl Others {
         readers.await.map(Vec::as_slice)
     }
 
-    /// The chunk from whichever place has it; `failure` is why it is needed, and what is said where none has.
+    /// A reader that knows this place's packs that no segment names; none where there are none.
+    async fn own_reader(&self, known: u32, job: &JobContext) -> Result<Option<&Reader>> {
+        let Some(own) = &self.own else { return Ok(None) };
+        let reader = self.own_reader.get_or_try_init(|| async {
+            let reader = own.scanned_view(job).await?;
+            Ok::<_, Error>(
+                (reader.index.pack_count() > known || reader.index.has_orphans()).then_some(reader),
+            )
+        });
+        reader.await.map(Option::as_ref)
+    }
+
+    /// The chunk from wherever it is; `failure` is why it is needed, and what is said where nobody has it. `known` are the packs
+    /// that were asked.
     pub(crate) async fn chunk(
         &self,
         id: &ChunkId,
         len: u32,
+        known: u32,
         failure: Error,
         job: &JobContext,
     ) -> Result<Vec<u8>> {
         if failure.is_cancelled() {
+            return Err(failure);
+        }
+        if failure.is_corruption()
+            && let Some(Reader { store, index, cache, .. }) = self.own_reader(known, job).await?
+        {
+            match read_chunk(store, index, cache, id, len, job).await {
+                Err(error) if error.is_corruption() => {}
+                read => return read,
+            }
+        }
+        if self.places.is_empty() {
             return Err(failure);
         }
         for Reader { store, index, cache, .. } in self.readers(job).await? {

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
-use super::frames::missing;
 use super::snapshot::Snapshot;
 use super::{Repository, guard};
 use crate::entry::Skipped;
@@ -122,9 +121,7 @@ async fn restore(
     if matches!(options.select, Selection::All) {
         totals.expect(info.entries, info.bytes_logical);
     }
-    // An index may lack segments without saying so. To list the packs costs a restore nothing, and what it then reads from
-    // is complete; what no segment names is only read where there is such a pack.
-    snapshot.repository().full_view(job).await.map_err(missing)?;
+    let snapshot = &snapshot.through_one_view(job).await?;
     target.owner_names(snapshot.owner_names());
     target.begin(job).await?;
     job.emit(&Event::Phase { name: "write" });

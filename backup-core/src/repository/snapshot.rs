@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::entries::{EntryStream, find_entry};
 use super::file::StoredFile;
-use super::frames::missing;
 use super::reader::Reader;
 use super::source::SnapshotSource;
 use super::tree_view::SnapshotTree;
@@ -19,11 +18,13 @@ use crate::{EntryName, JobContext, OwnerNames, Result, SnapshotInfo};
 pub struct Snapshot {
     repository: Repository,
     document: Arc<SnapshotDocument>,
+    /// Through which it is read; none: through the repository as it is listed each time.
+    view: Option<Reader>,
 }
 
 impl Snapshot {
     pub(crate) fn new(repository: Repository, document: Arc<SnapshotDocument>) -> Self {
-        Self { repository, document }
+        Self { repository, document, view: None }
     }
 
     /// What it says of itself.
@@ -98,18 +99,17 @@ impl Snapshot {
         [self.document.tree, self.document.trailing].into_iter().flatten()
     }
 
-    // Where the index lacks the snapshot's own root, it lacks more: then the packs are asked.
+    /// The same snapshot, which is read through one view of the repository: for one job.
+    pub(crate) async fn through_one_view(&self, job: &JobContext) -> Result<Self> {
+        let view = Some(self.reader(job).await?);
+        Ok(Self { view, ..self.clone() })
+    }
+
+    /// What it is read with.
     pub(crate) async fn reader(&self, job: &JobContext) -> Result<Reader> {
-        let reader = self.repository.view(job).await?;
-        for root in self.roots() {
-            if reader.index.find(root.page.id.short(), root.page.len)?.is_empty() {
-                // Other places can tell, and need not read all packs for it.
-                if !reader.others.is_empty() && reader.page(&root.page, job).await.is_ok() {
-                    break;
-                }
-                return self.repository.full_view(job).await.map_err(missing);
-            }
+        match &self.view {
+            Some(view) => Ok(view.clone()),
+            None => self.repository.view(job).await,
         }
-        Ok(reader)
     }
 }

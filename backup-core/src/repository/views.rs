@@ -39,7 +39,8 @@ impl Repository {
             }
             index => index?,
         };
-        Ok(self.with_fallback(self.reader(index)))
+        let others = Arc::new(Others::new(Some(self.clone()), self.others.clone()));
+        Ok(Reader { others, ..self.reader(index) })
     }
 
     /// The same of this place alone.
@@ -49,12 +50,14 @@ impl Repository {
 
     /// A view that also knows the packs that no segment names: for when the index is incomplete.
     pub(crate) async fn full_view(&self, job: &JobContext) -> Result<Reader> {
-        let index = self.refresh_index(job).await?;
-        Ok(self.with_fallback(self.reader(self.scanned(index, job).await?)))
+        let others = Arc::new(Others::new(None, self.others.clone()));
+        Ok(Reader { others, ..self.scanned_view(job).await? })
     }
 
-    fn with_fallback(&self, reader: Reader) -> Reader {
-        Reader { others: Arc::new(Others::new(self.others.clone())), ..reader }
+    /// The same of this place alone.
+    pub(crate) async fn scanned_view(&self, job: &JobContext) -> Result<Reader> {
+        let index = self.refresh_index(job).await?;
+        Ok(self.reader(self.scanned(index, job).await?))
     }
 
     /// The view of a writer on this host, whose session is registered: it also knows what interrupted sessions of the host

@@ -150,6 +150,8 @@ mod tests {
             skipped: Vec::new(),
             skipped_count: 0,
             origin: None,
+            change: None,
+            anomaly: None,
         }
     }
 

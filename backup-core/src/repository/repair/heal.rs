@@ -51,7 +51,7 @@ impl Repository {
             let session = Session::open(store, "heal", false, host, &put, job).await?;
             let work = Box::pin(async {
                 let view = self.view_for_writing(session.id(), host, job).await?;
-                let others = Others::new(self.others.clone());
+                let others = Others::new(None, self.others.clone());
                 let mut healing = Healing {
                     place: self,
                     others,

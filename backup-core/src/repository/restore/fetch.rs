@@ -1,5 +1,6 @@
 //! The planner of a restore: walks entries, looks up chunks, fills windows, fetches them for the workers.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
 
@@ -16,6 +17,7 @@ use super::worker::RestoreWorker;
 use crate::format::chunks::{ChunkRef, StoredContent};
 use crate::format::entries::StoredEntry;
 use crate::format::segment::IndexRow;
+use crate::limits;
 use crate::repository::content::ChunkStream;
 use crate::repository::guard;
 use crate::repository::reader::Reader;
@@ -24,8 +26,11 @@ use crate::resources::Lease;
 use crate::target::{Target, Writer};
 use crate::{EntryKind, Error, JobContext, Result};
 
-/// Windows being fetched at once. With those being written and one that waits this bounds memory.
-const FETCHES_MAX: usize = 2;
+/// Stored bytes of the windows that are being fetched at once, unless one window has more. With those being written and one
+/// that waits this bounds memory.
+const FETCHED_BYTES_MAX: u64 = 16 * limits::MIB as u64;
+/// Windows being fetched at once: what compresses well takes many to fill a line that is long.
+const FETCHES_MAX: usize = 12;
 
 /// Restores in any order, on worker threads.
 pub(crate) async fn restore_parallel(
@@ -69,6 +74,7 @@ pub(crate) async fn restore_parallel(
         retries: retries.clone(),
         window: Window::default(),
         fetching: FuturesOrdered::new(),
+        fetching_bytes: VecDeque::new(),
         send: windows_send,
         survey: target.holds_content(),
     };
@@ -105,6 +111,8 @@ struct Planner {
     retries: Arc<Retries>,
     window: Window,
     fetching: FuturesOrdered<Fetch>,
+    /// Stored bytes of each window that is being fetched, in their order.
+    fetching_bytes: VecDeque<u64>,
     send: async_channel::Sender<FetchedWindow>,
     /// What stands in the target is looked at before anything is fetched.
     survey: bool,
@@ -197,7 +205,7 @@ impl Planner {
                 }
                 self.window.push(Piece { entry: entry.clone(), offset, chunk, row }, stored_len);
             }
-            None if !self.reader.others.is_empty() => {
+            None if self.reader.others.are_there() => {
                 if self.retries.try_again(entry.clone(), offset, chunk) {
                     self.retries.run(&self.reader, &self.totals, &self.job).await?;
                 }
@@ -222,10 +230,15 @@ impl Planner {
         if self.window.is_empty() {
             return Ok(());
         }
-        while self.fetching.len() >= FETCHES_MAX {
+        let window = std::mem::take(&mut self.window);
+        let bytes = window.stored_bytes();
+        while self.fetching.len() >= FETCHES_MAX
+            || (!self.fetching.is_empty()
+                && self.fetching_bytes.iter().sum::<u64>().saturating_add(bytes) > FETCHED_BYTES_MAX)
+        {
             self.pass_on().await?;
         }
-        let window = std::mem::take(&mut self.window);
+        self.fetching_bytes.push_back(bytes);
         let (reader, job, totals) = (self.reader.clone(), self.job.clone(), self.totals.clone());
         let survey = self.survey;
         // A task of its own, so that it goes on while the planner plans.
@@ -251,6 +264,7 @@ impl Planner {
     async fn pass_on(&mut self) -> Result<()> {
         self.retries.run(&self.reader, &self.totals, &self.job).await?;
         if let Some(fetched) = self.fetching.next().await {
+            self.fetching_bytes.pop_front();
             self.send.send(fetched?).await.map_err(|_| Error::cancelled())?;
         }
         Ok(())

@@ -37,7 +37,7 @@ impl Retries {
     ) -> Result<()> {
         let Piece { entry, offset, chunk, .. } = piece;
         let has_another =
-            !reader.others.is_empty() || reader.index.find(chunk.id.short(), chunk.len)?.len() > 1;
+            reader.others.are_elsewhere() || reader.index.find(chunk.id.short(), chunk.len)?.len() > 1;
         if has_another {
             self.try_again(entry, offset, chunk);
         } else {

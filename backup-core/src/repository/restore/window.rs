@@ -107,6 +107,11 @@ impl Window {
         self.pieces.push(piece);
     }
 
+    /// Bytes that fetching it takes, about.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.stored_bytes
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.pieces.is_empty() && self.announced.is_empty() && self.inline.is_empty()
     }
@@ -159,7 +164,9 @@ impl Run {
             Ok(fetched) => Ok(fetched.bytes),
             // A pack that is damaged or gone harms only the entries that need it; one that cannot be read for now other places
             // may have.
-            Err(error) if error.is_corruption() || (!reader.others.is_empty() && !error.is_cancelled()) => {
+            Err(error)
+                if error.is_corruption() || (reader.others.are_elsewhere() && !error.is_cancelled()) =>
+            {
                 Err(error)
             }
             Err(error) => return Err(error),
