@@ -250,7 +250,10 @@ mod tests {
         for (text, expected) in [
             ("a = [", &["b.toml:1:"][..]),
             ("repository = 1", &["b.toml: repository: unknown field `repository`", "`repositories`"]),
-            ("[repositories.x]\nplace = 'y'\nkey = []", &["b.toml: repositories.x.key: ", "`place`, `keys`"]),
+            (
+                "[repositories.x]\nplace = 'y'\nkey = []",
+                &["b.toml: repositories.x.key: ", "`place`", "`keys`"],
+            ),
             (
                 "[repositories.x]\nplace = 'y'",
                 &["repositories.x.place: `y` is not in `places`", "there are none"],

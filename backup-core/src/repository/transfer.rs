@@ -34,6 +34,9 @@ const AHEAD: usize = 2;
 /// Bytes that are fetched at once.
 const RUN_BYTES: u64 = 4 * MIB as u64;
 
+/// Says whether what a row names is copied.
+pub(super) type Wanted = Box<dyn Fn(&IndexRow) -> Result<bool> + Send + Sync>;
+
 /// What is to be copied.
 pub(super) struct Chosen {
     /// Where the packs stand, and the index that knows them.
@@ -42,7 +45,7 @@ pub(super) struct Chosen {
     /// The packs that are read.
     pub(super) packs: Bits,
     /// Whether what a row of theirs names is copied.
-    pub(super) wanted: Box<dyn Fn(&IndexRow) -> Result<bool> + Send + Sync>,
+    pub(super) wanted: Wanted,
 }
 
 /// What was copied.
