@@ -12,6 +12,7 @@ use crate::world::World;
 
 /// After two collections nothing is left that nothing needs; all is clean, and everything restores.
 pub(crate) async fn assert_all_is_well(world: &Arc<World>, server: SocketAddr) {
+    world.calm(server);
     let sink = make(s3_settings(server, "chaos")).await.unwrap();
     let count = async || {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();

@@ -20,6 +20,7 @@ pub(crate) struct World {
     pub(crate) time: Duration,
     pub(crate) book: Book,
     environment: Vec<(&'static str, String)>,
+    store: Mutex<SocketAddr>,
     ends: Instant,
     failures: Mutex<Vec<String>>,
     over: AtomicBool,
@@ -42,7 +43,6 @@ impl World {
         let time = Duration::from_secs(number("BACKUP_CHAOS_SECONDS").unwrap_or(minutes * 60));
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let environment = vec![
-            ("AWS_ENDPOINT_URL", format!("http://{store}")),
             ("AWS_ALLOW_HTTP", "true".into()),
             ("AWS_ACCESS_KEY_ID", "test".into()),
             ("AWS_SECRET_ACCESS_KEY", "test".into()),
@@ -55,6 +55,7 @@ impl World {
             time,
             book: Book::default(),
             environment,
+            store: Mutex::new(store),
             ends: Instant::now() + time,
             failures: Mutex::default(),
             over: AtomicBool::new(false),
@@ -64,6 +65,11 @@ impl World {
     /// Whether there is time for more.
     pub(crate) fn goes_on(&self) -> bool {
         Instant::now() < self.ends && !self.over.load(Ordering::Relaxed)
+    }
+
+    /// From now on commands talk to this store, in which nothing goes wrong.
+    pub(crate) fn calm(&self, store: SocketAddr) {
+        *self.store.lock().unwrap() = store;
     }
 
     /// Waits a while, or until the end.
@@ -93,6 +99,7 @@ impl World {
     fn command(&self, arguments: &[&str], clock: i64) -> Command {
         let mut command = self.scratch.command(["--json", "--no-cache"]);
         command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.env("AWS_ENDPOINT_URL", format!("http://{}", self.store.lock().unwrap()));
         // Only the time of day is off: no clock of the system's runs backwards or jumps under a program.
         command.env("LD_PRELOAD", faketime()).env("FAKETIME", format!("{clock:+}"));
         command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
