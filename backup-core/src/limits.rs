@@ -71,6 +71,8 @@ pub const SEGMENT_BYTES_MAX: usize = 64 * MIB;
 pub const SEGMENT_PAGE_ROWS: usize = 4096;
 /// Parts of what distinguishes a source, such as the paths that are backed up.
 pub const IDENTITY_PARTS_MAX: usize = 64 * 1024;
+/// Reasons that an anomaly has at most.
+pub const ANOMALY_REASONS_MAX: usize = 16;
 /// Skipped items that a report names; the rest is counted.
 pub const REPORT_SKIPPED_MAX: usize = 10_000;
 /// Bytes of the skipped items that a report names, written as JSON: they stand in the snapshot.

@@ -385,6 +385,22 @@ async fn a_place_that_does_not_answer_is_reported_and_caught_up_later() {
 }
 
 #[tokio::test]
+async fn while_the_index_of_a_place_cannot_be_read_others_are_asked_for_everything() {
+    let (first, sink) = in_memory(Protect::Encrypted, SMALL).await;
+    let id = first.store(&version(0)).await;
+    let (second, _) = another(&first).await;
+    catch_up(&places(&[&first, &second]), &first.job).await;
+    let fault = Fault::at(1).of(Operation::List).below("index/").from_then_on();
+    let failing = first.reopen(Arc::new(FailingSink::new(sink, [fault]))).await.unwrap();
+    assert_eq!(failing.restore(id).await.unwrap_err().kind(), ErrorKind::Transient);
+    let together = failing.repository.with_others([second.repository.clone()]).unwrap();
+    Setup { repository: together.clone(), ..failing }.assert_restores(id, &version(0)).await;
+    // Who relies upon what is here does not.
+    assert!(together.verify(&VerifyOptions::default(), &first.job).await.is_err());
+    assert!(together.backup(&version(1), &Default::default(), &first.job).await.is_err());
+}
+
+#[tokio::test]
 async fn another_repository_is_no_place_of_this_one() {
     let (one, _) = in_memory(Protect::Plain, SMALL).await;
     let (two, sink) = in_memory(Protect::Plain, SMALL).await;

@@ -129,7 +129,7 @@ impl Repository {
                 return Err(Error::invalid_input(message));
             }
             let span = tracing::info_span!("backup", repository = %self.id(), source = %info.kind);
-            self.backup_source(source, info, options, job).instrument(span).await
+            self.alone().backup_source(source, info, options, job).instrument(span).await
         };
         guard::run(job, backup).await
     }

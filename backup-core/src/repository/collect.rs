@@ -99,21 +99,22 @@ impl Repository {
     /// Those of the store, and of documents that cannot be read. Cancellation: what was decided stays decided; the next
     /// call goes on.
     pub async fn collect(&self, options: &CollectOptions, job: &JobContext) -> Result<CollectReport> {
+        let alone = &self.alone();
         guard::run(job, async move {
             let started = Instant::now();
             let mut report = CollectReport::default();
             // The index of a collection is one of its own: of committed sessions only.
-            self.release_large_index().await;
+            alone.release_large_index().await;
             if !options.ignore_anomalies {
-                let pending = self.pending_anomalies(job).await?;
+                let pending = alone.pending_anomalies(job).await?;
                 report.anomalies = pending.into_iter().map(|info| info.id).collect();
             }
             if !report.anomalies.is_empty() {
                 report.outcome = CollectionOutcome::Paused;
             } else if options.dry_run {
-                self.plan_collection(options, &mut report, job).await?;
+                alone.plan_collection(options, &mut report, job).await?;
             } else {
-                self.collect_all(options, &mut report, job).await?;
+                alone.collect_all(options, &mut report, job).await?;
             }
             report.duration_seconds = started.elapsed().as_secs_f64();
             Ok(report)

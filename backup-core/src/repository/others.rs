@@ -78,12 +78,23 @@ impl Others {
         if failure.is_cancelled() {
             return Err(failure);
         }
-        if failure.is_corruption()
-            && let Some(Reader { store, index, cache, .. }) = self.own_reader(known, job).await?
-        {
-            match read_chunk(store, index, cache, id, len, job).await {
+        if failure.is_corruption() {
+            let read = match self.own_reader(known, job).await {
+                Ok(Some(Reader { store, index, cache, .. })) => {
+                    read_chunk(store, index, cache, id, len, job).await.map(Some)
+                }
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok(Some(bytes)) => return Ok(bytes),
+                Ok(None) => {}
                 Err(error) if error.is_corruption() => {}
-                read => return read,
+                // This place does not answer; others may.
+                Err(error) if self.are_elsewhere() && !error.is_cancelled() => {
+                    tracing::debug!(%error, "packs that no segment names cannot be looked at");
+                }
+                Err(error) => return Err(error),
             }
         }
         if self.places.is_empty() {
@@ -113,6 +124,11 @@ impl Repository {
         let places: Vec<Repository> = places.into_iter().collect();
         places.iter().try_for_each(|place| self.check_place(place))?;
         Ok(Self { inner: self.inner.clone(), others: places.into() })
+    }
+
+    /// The same without the other places: for what must rely upon nothing but what is here.
+    pub(super) fn alone(&self) -> Self {
+        Self { inner: self.inner.clone(), others: Arc::default() }
     }
 
     /// Another place must hold the same repository.

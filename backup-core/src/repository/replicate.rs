@@ -371,27 +371,19 @@ impl Replication<'_> {
         put: &PutCounters,
     ) -> Result<Came> {
         let (from, to, job) = (self.from, self.to, self.job);
-        if session.id() != info.id {
+        let decided = if session.id() == info.id {
+            let object = from.snapshot_bytes(info.id, job).await?;
+            session.commit_object(to, object, put, job).await?
+        } else {
             let mut document = document.clone();
             document.info.origin = Some(info.origin_of_copy(from.id()));
             document.info.id = session.id();
-            return Ok(match session.commit(to, &document, put, job).await? {
-                Decided::Committed => Came::Committed,
-                Decided::Fenced => Came::Fenced,
-            });
-        }
-        let bytes = from.snapshot_bytes(info.id, job).await?;
-        let key = keys::snapshot(info.id)?;
-        match to.store().put(&key, bytes, put, job).await {
-            Ok(()) => Ok(Came::Committed),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                match to.read_outcome(&key, info.id, job).await? {
-                    crate::format::document::SessionOutcome::Fence(_) => Ok(Came::Fenced),
-                    crate::format::document::SessionOutcome::Snapshot(_) => Err(error),
-                }
-            }
-            Err(error) => Err(error),
-        }
+            session.commit(to, &document, put, job).await?
+        };
+        Ok(match decided {
+            Decided::Committed => Came::Committed,
+            Decided::Fenced => Came::Fenced,
+        })
     }
 }
 

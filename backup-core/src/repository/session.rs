@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
@@ -11,7 +12,7 @@ use super::keys::{self, ControlKey};
 use super::store::PutCounters;
 use super::{Repository, Store, process};
 use crate::format::control::BeatDocument;
-use crate::format::document::{FenceDocument, SessionDocument, SessionOutcome};
+use crate::format::document::{self, FenceDocument, SessionDocument, SessionOutcome};
 use crate::transform::ObjectType;
 use crate::{Error, ErrorKind, JobContext, ObjectKey, Result, SinkExt, SnapshotId, Timestamp, limits};
 
@@ -144,9 +145,21 @@ impl Session {
         put: &PutCounters,
         job: &JobContext,
     ) -> Result<Decided> {
+        let store = repository.store();
+        let bytes = document::seal(&*store.protection, ObjectType::Snapshot, Store::salt(job)?, snapshot)?;
+        self.commit_object(repository, bytes, put, job).await
+    }
+
+    /// The same of a snapshot whose object is there already, to be put byte for byte.
+    pub(crate) async fn commit_object(
+        &self,
+        repository: &Repository,
+        object: Bytes,
+        put: &PutCounters,
+        job: &JobContext,
+    ) -> Result<Decided> {
         let key = keys::snapshot(self.id)?;
-        let done = repository.store().put_document(&key, ObjectType::Snapshot, snapshot, put, job).await;
-        match done {
+        match repository.store().put(&key, object, put, job).await {
             Ok(()) => Ok(Decided::Committed),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 match repository.read_outcome(&key, self.id, job).await? {

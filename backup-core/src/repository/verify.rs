@@ -53,6 +53,7 @@ const LOOKS_MAX: u32 = 4;
 impl Repository {
     /// Verifies the repository. Damage is what the report is for: only what keeps from looking is an error.
     pub async fn verify(&self, options: &VerifyOptions, job: &JobContext) -> Result<VerifyReport> {
+        let alone = &self.alone();
         guard::run(job, async move {
             options.check()?;
             let started = Instant::now();
@@ -61,7 +62,7 @@ impl Repository {
             let mut looks = 1;
             loop {
                 let mut verification = Verification {
-                    repository: self,
+                    repository: alone,
                     options: *options,
                     job,
                     workers: lease.workers(),

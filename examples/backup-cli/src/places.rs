@@ -124,6 +124,22 @@ impl Context {
         policy.map_err(Failure::input)
     }
 
+    async fn settled(&self, place: &Place, caught_up: CaughtUp, snapshot: SnapshotId) -> SettledPlace {
+        let CaughtUp { name, required, result } = caught_up;
+        let mut error = match &result {
+            Ok(report) => why_not(report, snapshot),
+            Err(error) => Some(error.clone()),
+        };
+        // What is acknowledged is looked at: that nothing is known to be missing is not enough, since the place that has the
+        // snapshot may have stopped answering.
+        if let (true, None, Ok(report), Ok(repository)) = (required, &error, &result, &place.repository) {
+            let brought = report.snapshots.iter().find(|brought| brought.snapshot == snapshot);
+            let id = brought.map_or(snapshot, |brought| brought.replica);
+            error = repository.snapshot(id, &self.job()).await.err().map(|error| error.to_string());
+        }
+        SettledPlace { name, required, stored: error.is_none(), error }
+    }
+
     /// Brings a new snapshot, and whatever else is missing, to all places of its repository that answer; none where there is
     /// only one place.
     pub async fn settle(
@@ -134,19 +150,14 @@ impl Context {
         let Some(snapshot) = snapshot.filter(|_| !location.others.is_empty()) else { return Ok(None) };
         let places = self.places(location).await?;
         let caught_up = places.catch_up(&options(), &self.job()).await?;
-        let places = caught_up.into_iter().map(|place| settled(place, snapshot)).collect::<Vec<_>>();
+        let mut settled_places = Vec::new();
+        for (place, caught_up) in places.all().iter().zip(caught_up) {
+            settled_places.push(self.settled(place, caught_up, snapshot).await);
+        }
+        let places = settled_places;
         let acknowledged = places.iter().all(|place| place.stored || !place.required);
         Ok(Some(Settled { acknowledged, places }))
     }
-}
-
-fn settled(place: CaughtUp, snapshot: SnapshotId) -> SettledPlace {
-    let CaughtUp { name, required, result } = place;
-    let error = match result {
-        Ok(report) => why_not(&report, snapshot),
-        Err(error) => Some(error),
-    };
-    SettledPlace { name, required, stored: error.is_none(), error }
 }
 
 fn why_not(report: &ReplicateReport, snapshot: SnapshotId) -> Option<String> {

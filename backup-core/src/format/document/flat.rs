@@ -41,6 +41,7 @@ pub(super) struct FlatSnapshot {
     skipped_count: u64,
     origin: Option<Origin>,
     change: Option<Change>,
+    #[serde(default, deserialize_with = "anomaly")]
     anomaly: Option<Anomaly>,
     tree: Option<TreeRoot>,
     trailing: Option<TreeRoot>,
@@ -88,6 +89,21 @@ fn identity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D
 
 fn skipped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Skipped>, D::Error> {
     deserializer.deserialize_seq(AtMost { max: limits::REPORT_SKIPPED_MAX, items: PhantomData })
+}
+
+fn anomaly<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Anomaly>, D::Error> {
+    #[derive(serde::Deserialize)]
+    struct Flat {
+        score: u8,
+        #[serde(default, deserialize_with = "reasons")]
+        reasons: Vec<String>,
+    }
+    let read = Option::<Flat>::deserialize(deserializer)?;
+    Ok(read.map(|Flat { score, reasons }| Anomaly { score, reasons }))
+}
+
+fn reasons<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    deserializer.deserialize_seq(AtMost { max: limits::ANOMALY_REASONS_MAX, items: PhantomData })
 }
 
 /// A list that is given up when it gets longer than it may be: items can take many times what they are written in.
@@ -141,5 +157,14 @@ mod tests {
         assert_eq!(serde_json::from_str::<SnapshotDocument>(&written).unwrap(), snapshot);
         assert!(read(limits::IDENTITY_PARTS_MAX + 1, 0).unwrap_err().to_string().contains("at most"));
         assert!(read(0, limits::REPORT_SKIPPED_MAX + 1).is_err());
+        let with_reasons = |count: usize| {
+            let reasons = vec!["\"\""; count].join(",");
+            let anomaly = format!(r#"{{"score":87,"reasons":[{reasons}]}}"#);
+            let document = document(0, 0).replacen('{', &format!("{{\"anomaly\":{anomaly},"), 1);
+            serde_json::from_str::<SnapshotDocument>(&document)
+        };
+        let most = with_reasons(limits::ANOMALY_REASONS_MAX).unwrap().info.anomaly.unwrap();
+        assert_eq!((most.score, most.reasons.len()), (87, limits::ANOMALY_REASONS_MAX));
+        assert!(with_reasons(limits::ANOMALY_REASONS_MAX + 1).is_err());
     }
 }

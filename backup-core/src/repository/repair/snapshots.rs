@@ -31,10 +31,11 @@ impl Repository {
     pub async fn repair_snapshots(&self, dry_run: bool, job: &JobContext) -> Result<RepairReport> {
         let options = VerifyOptions { level: VerifyLevel::Content, ..VerifyOptions::default() };
         let found = self.verify(&options, job).await?;
+        let alone = &self.alone();
         guard::run(job, async move {
             // What no index segment names is there all the same.
-            self.full_view(job).await?;
-            let readable = self.readable_snapshots(job).await?;
+            alone.full_view(job).await?;
+            let readable = alone.readable_snapshots(job).await?;
             let repaired: BTreeSet<&String> =
                 readable.iter().filter_map(|info| info.tags.get(REPAIRED_TAG)).collect();
             let mut damaged: BTreeMap<SnapshotId, Vec<DamagedObject>> = BTreeMap::new();
@@ -53,7 +54,7 @@ impl Repository {
             for (id, mut lost) in damaged {
                 job.check()?;
                 let again = match readable.iter().any(|info| info.id == id) {
-                    true => self.store_again(id, dry_run, job).await?,
+                    true => alone.store_again(id, dry_run, job).await?,
                     false => Again::Nothing,
                 };
                 match again {

@@ -82,7 +82,9 @@ impl Filling<'_> {
             };
             self.copy_chunks(from, partly, wanted, lease, &mut filled).await?;
         }
-        self.fill_lost(from.others.readers(self.job).await?, &mut filled).await?;
+        if !filled.lost.is_empty() {
+            self.fill_lost(from.others.readers(self.job).await?, &mut filled).await?;
+        }
         // What interrupted sessions left there, and was made use of.
         let used = (&self.view.reader.index, &*self.view.barred);
         let nothing = &mut Uploaded::default();

@@ -102,6 +102,8 @@ impl World {
         command.env("AWS_ENDPOINT_URL", format!("http://{}", self.store.lock().unwrap()));
         // Only the time of day is off: no clock of the system's runs backwards or jumps under a program.
         command.env("LD_PRELOAD", faketime()).env("FAKETIME", format!("{clock:+}"));
+        // Whether a writer was shut out is said there.
+        command.env("BACKUP_LOG", "warn");
         command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
         command
     }
