@@ -22,6 +22,8 @@ pub enum ErrorKind {
     Denied,
     /// The repository or object needs a feature that this build or these settings lack.
     Unsupported,
+    /// The object is in a storage class from which it cannot be read at once; see [`thaw`](crate::thaw).
+    Cold,
     /// The store holds no more.
     NoSpace,
     /// A limit stated in [`limits`](crate::limits) would be exceeded.

@@ -51,8 +51,8 @@
 //! | [`pipeline`] | the front door: source, transforms, repository, policy in one sentence |
 //! | [`entry`], [`source`], [`target`] | what is backed up, where it comes from, where it goes |
 //! | [`transform`], [`protection`] | what happens to frames; how the engine asks for what depends on keys |
-//! | [`sink`] | where objects are kept |
-//! | [`snapshot`], [`retention`] | what a run leaves behind; which of them to keep, and why |
+//! | [`sink`], [`thaw`] | where objects are kept; asking for those that cannot be read at once |
+//! | [`snapshot`], [`change`], [`workload`], [`retention`] | what a run leaves behind and says of itself; which of them to keep, and why |
 //! | [`repository`] | the engine: backup, restore, verify, diff, repair, stored files |
 //! | [`job`], [`resources`], [`observer`], [`report`] | what a job is given and what it tells |
 //! | [`error`], [`limits`], [`time`], [`random`] | failures, bounds, clocks, randomness |
@@ -79,10 +79,14 @@ pub mod transform;
 
 pub mod protection;
 pub mod sink;
+pub mod thaw;
 
 pub mod change;
+pub mod data_kind;
+pub mod log;
 pub mod retention;
 pub mod snapshot;
+pub mod workload;
 
 pub mod repository;
 
@@ -105,9 +109,11 @@ pub mod format;
 pub mod testing;
 
 pub use change::{Anomaly, Change};
+pub use data_kind::DataKind;
 pub use entry::{Attribute, Entry, EntryKind, EntryName, PosixMetadata, Skipped};
 pub use error::{Error, ErrorKind, Result};
 pub use job::{CancellationToken, JobContext};
+pub use log::{Archived, ListedLog, LogContent, LogName, LogPiece, LogRetention};
 pub use observer::{Event, Observer, Progress};
 pub use owners::OwnerNames;
 pub use pipeline::{Pipeline, PipelineReport};
@@ -124,8 +130,10 @@ pub use sink::{Fetched, GetRange, ObjectKey, ObjectMeta, PutOutcome, Sink, SinkE
 pub use snapshot::{Origin, SnapshotId, SnapshotInfo};
 pub use source::{Chunking, Content, EntryOrder, Finished, Item, Source, SourceInfo, SourceRun};
 pub use target::{BlockingWriter, Target, WriteOrder, Writer};
+pub use thaw::{Readiness, Thaw, ThawSpeed};
 pub use time::{Clock, SystemClock, Timestamp};
 pub use transform::{Encoded, FrameContext, ObjectType, Transform, TransformSet, Zstd};
+pub use workload::{KindLoad, Workload};
 
 // The example of the front page compiles.
 #[cfg(doctest)]

@@ -61,6 +61,14 @@ pub const CHAIN_TRANSFORMS_MAX: usize = 8;
 pub const KEY_BYTES_MAX: usize = 512;
 /// Most bytes of a log segment in one object; longer segments are stored in pieces.
 pub const LOG_PIECE_BYTES_MAX: usize = 32 * MIB;
+/// Bytes of a log segment that is read back, joined from its pieces: PostgreSQL's are of 1 GiB at most.
+pub const LOG_SEGMENT_BYTES_MAX: usize = 1024 * MIB;
+/// Names that are tried for one log segment: each of them was condemned.
+pub const LOG_NAMES_MAX: u32 = 1000;
+/// How often archiving looks whether what it put has been condemned since.
+pub const LOG_LOOKS_MAX: usize = 10;
+/// Log segments that are sealed and put, or read, at once in one call.
+pub const LOG_AT_ONCE_MAX: usize = 4;
 /// Index rows after which a segment is written.
 pub const SEGMENT_ROWS_TARGET: usize = 128 * 1024;
 /// Plaintext after which an index segment is written.
@@ -73,6 +81,8 @@ pub const SEGMENT_PAGE_ROWS: usize = 4096;
 pub const IDENTITY_PARTS_MAX: usize = 64 * 1024;
 /// Reasons that an anomaly has at most.
 pub const ANOMALY_REASONS_MAX: usize = 16;
+/// Kinds of data that a snapshot's workload names at most.
+pub const WORKLOAD_KINDS_MAX: usize = 256;
 /// Skipped items that a report names; the rest is counted.
 pub const REPORT_SKIPPED_MAX: usize = 10_000;
 /// Bytes of the skipped items that a report names, written as JSON: they stand in the snapshot.
@@ -90,6 +100,8 @@ pub const SESSION_STOPPED_SECONDS: i64 = 1800;
 pub const BACKUP_SESSIONS_MAX: usize = 4;
 /// Names in one part of what a collection condemns.
 pub const CONDEMNED_PART_NAMES: usize = 50_000;
+/// The same of log segments, whose names are longer.
+pub const CONDEMNED_PART_LOGS: usize = 10_000;
 /// Names that one collection condemns at most; what is left is for the next one.
 pub const CONDEMNED_NAMES_MAX: usize = 1 << 20;
 /// Seconds by which a writer's clock may be ahead of the store's before its snapshots count for nothing.

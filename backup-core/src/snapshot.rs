@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::report::Outcome;
-use crate::{Anomaly, Change, Error, Random, RepositoryId, Result, Skipped, Timestamp};
+use crate::{Anomaly, Change, Error, Random, RepositoryId, Result, Skipped, Timestamp, Workload};
 
 /// The identity of a snapshot, which is that of the session that made it: 16 random bytes, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -131,6 +131,9 @@ pub struct SnapshotInfo {
     /// Whether that is how things change, as its writer judged; none where there was nothing unusual.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anomaly: Option<Anomaly>,
+    /// What the run had to do; none in snapshots of versions that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
 }
 
 impl SnapshotInfo {

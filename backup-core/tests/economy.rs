@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use backup_core::chunker::ChunkerParameters;
 use backup_core::repository::{BackupOptions, VerifyLevel};
 use backup_core::source::{BlockingContent, Content};
+use backup_core::testing::{Operation, RecordingSink};
 use backup_core::{
     Entry, Fetched, GetRange, Item, JobContext, ObjectKey, ObjectMeta, PutOutcome, Result, Sink, Source,
     SourceInfo, SourceRun,
@@ -136,6 +137,32 @@ async fn one_entry_in_a_hundred_changed_evenly_writes_less_than_a_quarter_of_the
     let again = pages().await - whole;
     println!("{again} bytes of pages again of {whole}");
     assert!(again < whole / 4, "{again} of {whole}");
+}
+
+#[tokio::test]
+async fn a_licence_in_every_directory_is_not_fetched_again_and_again() {
+    let (setup, sink) = in_memory(Protect::Plain, ChunkerParameters::default()).await;
+    let content = |number: u64| TestEntry::file(&format!("{number:04}/content"), random(number, 60_000));
+    let licence = |number: u64| {
+        let name = format!("{number:04}/{}", if number.is_multiple_of(2) { "COPYING" } else { "LICENSE" });
+        TestEntry::file(&name, random(1_000_000 + number % 2, 20_000))
+    };
+    let without = setup.store(&TestSource::new((0..1200).map(content).collect())).await;
+    let with =
+        setup.store(&TestSource::new((0..1200).flat_map(|n| [content(n), licence(n)]).collect())).await;
+    let fetched = async |id| {
+        let recording = Arc::new(RecordingSink::over(Arc::new(sink.clone())));
+        let setup = setup.reopen(recording.clone()).await.unwrap();
+        let (found, report) = setup.restore(id).await.unwrap();
+        assert!(report.failed.is_empty(), "{report:?}");
+        let gets = recording.take().into_iter();
+        let gets = gets.filter(|call| call.operation == Operation::Get && call.key.starts_with("data/"));
+        (found.len(), gets.map(|call| call.amount).sum::<u64>())
+    };
+    let ((plain, alone), (more, together)) = (fetched(without).await, fetched(with).await);
+    assert_eq!((plain, more), (1200, 2400));
+    println!("{alone} bytes fetched without licences, {together} with them");
+    assert!(together < alone + alone / 10 + 8 * MIB, "{together}");
 }
 
 /// Incompressible content that is made as it is read.

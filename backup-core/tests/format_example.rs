@@ -215,6 +215,7 @@ fn limits_are_those_of_the_code() {
         ("CHUNK_BYTES_MAX", limits::CHUNK_BYTES_MAX),
         ("IDENTITY_PARTS_MAX", limits::IDENTITY_PARTS_MAX),
         ("REPORT_SKIPPED_MAX", limits::REPORT_SKIPPED_MAX),
+        ("WORKLOAD_KINDS_MAX", limits::WORKLOAD_KINDS_MAX),
         ("CONTROL_BYTES_MAX", limits::CONTROL_BYTES_MAX),
         ("SNAPSHOT_BYTES_MAX", limits::SNAPSHOT_BYTES_MAX),
         ("LOG_PIECE_BYTES_MAX", limits::LOG_PIECE_BYTES_MAX),

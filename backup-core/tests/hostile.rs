@@ -120,6 +120,7 @@ impl Forger {
                 origin: None,
                 change: None,
                 anomaly: None,
+                workload: None,
             },
             tree: Some(root),
             trailing: None,

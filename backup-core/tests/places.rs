@@ -301,6 +301,36 @@ async fn a_pack_that_no_place_has_as_it_was_is_packed_anew() {
 }
 
 #[tokio::test]
+async fn what_is_gone_together_with_the_index_that_named_it_comes_back() {
+    for is_damaged in [true, false] {
+        let (first, sink) = in_memory(Protect::Encrypted, SMALL).await;
+        let id = first.store(&version(0)).await;
+        let (second, _) = another(&first).await;
+        assert_eq!(catch_up(&places(&[&first, &second]), &first.job).await, [0, 1]);
+        for key in objects(&sink).await.into_keys().filter(|key| key.starts_with("index/")) {
+            match is_damaged {
+                true => damage(&sink, &key).await,
+                false => sink.delete(&ObjectKey::new(key).unwrap()).await.unwrap(),
+            }
+        }
+        let all = packs(&sink).await;
+        // Without an index, and without pages, nobody could tell that packs are missing.
+        for prefix in &["data/", "meta/"][..if is_damaged { 2 } else { 1 }] {
+            let gone = all.iter().find(|key| key.starts_with(prefix)).unwrap();
+            sink.delete(&ObjectKey::new(gone.clone()).unwrap()).await.unwrap();
+        }
+        let first = anew(&first).await;
+        let together = first.repository.with_others([second.repository.clone()]).unwrap();
+        let found = first.verify(VerifyLevel::Checksum).await.unwrap();
+        let healed = together.heal(&found.damaged_objects, "host", &first.job).await.unwrap();
+        assert!(healed.lost.is_empty(), "{healed:?}");
+        let first = anew(&first).await;
+        first.assert_clean().await;
+        first.assert_restores(id, &version(0)).await;
+    }
+}
+
+#[tokio::test]
 async fn wherever_bringing_a_snapshot_breaks_off_the_next_time_completes_it() {
     let (first, _) = in_memory(Protect::Plain, SMALL).await;
     let mut ids = Vec::new();

@@ -6,13 +6,20 @@ mod common;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use backup_core::report::{CollectReport, CollectionOutcome};
 use backup_core::repository::{CollectOptions, ForgetOptions, RepackOptions};
 use backup_core::testing::{FailingSink, Fault, Operation};
-use backup_core::{ErrorKind, JobContext, ObjectKey, Resources, SinkExt, SnapshotId};
+use backup_core::{
+    Entry, ErrorKind, JobContext, ObjectKey, Resources, RestoreOptions, Result, SinkExt, Skipped, SnapshotId,
+    Target, WriteOrder, Writer,
+};
 use backup_sinks::MemorySink;
 use bytes::Bytes;
-use common::{BOTH, Protect, SMALL, Setup, TestEntry, TestSource, in_memory, objects, random, sink_of, tree};
+use common::{
+    BOTH, CollectingTarget, Protect, SMALL, Setup, TestEntry, TestSource, assert_same, in_memory, objects,
+    random, sink_of, tree,
+};
 
 /// Long enough that the list of its chunks has pages.
 const LONG: usize = 2_500_000;
@@ -243,4 +250,50 @@ async fn a_writer_beside_it_relies_upon_nothing_that_goes() {
         let reserve = ObjectKey::new("control/reserve").unwrap();
         assert_eq!(sink.get_whole(&reserve, 1 << 20).await.unwrap().len(), 256 * 1024);
     }
+}
+
+/// Takes what is restored; before the first entry comes, when the restore has read the index, everything is written anew.
+#[derive(Debug)]
+struct Meanwhile {
+    inner: CollectingTarget,
+    elsewhere: Setup,
+}
+
+#[async_trait]
+impl Target for Meanwhile {
+    fn order(&self) -> WriteOrder {
+        self.inner.order()
+    }
+
+    async fn begin(&self, job: &JobContext) -> Result<()> {
+        let report = collect(&self.elsewhere, RepackOptions::default()).await;
+        assert!(report.packs_repacked > 0 && report.objects_deleted > 0, "{report:?}");
+        self.inner.begin(job).await
+    }
+
+    async fn entry(&self, entry: &Entry) -> Result<Writer> {
+        self.inner.entry(entry).await
+    }
+
+    async fn complete(&self, entries: Vec<Entry>) -> Result<Vec<Skipped>> {
+        self.inner.complete(entries).await
+    }
+
+    async fn finish(&self) -> Result<Vec<Skipped>> {
+        self.inner.finish().await
+    }
+}
+
+#[tokio::test]
+async fn a_restore_finds_what_is_written_anew_after_it_began() {
+    let (setup, sink, second) = wasteful(Protect::Encrypted, LONG).await;
+    let elsewhere = setup.reopen(Arc::new(sink.clone())).await.unwrap();
+    // Another process has memory of its own; here the restore holds what there is.
+    let elsewhere = Setup { job: common::job(), ..elsewhere };
+    let snapshot = setup.repository.snapshot(second, &setup.job).await.unwrap();
+    let target = Meanwhile { inner: CollectingTarget::default(), elsewhere };
+    let options = RestoreOptions::default();
+    let report = setup.repository.restore(&snapshot, &target, &options, &setup.job).await.unwrap();
+    assert!(report.failed.is_empty(), "{report:?}");
+    assert_same(&target.inner.take(), &some(LONG).expected());
 }

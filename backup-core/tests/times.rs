@@ -6,13 +6,14 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_core::report::Outcome;
-use backup_core::repository::{BackupOptions, CollectOptions, Repository};
+use backup_core::repository::{BackupOptions, CollectOptions, Done, Repository};
 use backup_core::time::ManualClock;
 use backup_core::{
     Clock, ErrorKind, JobContext, ObjectKey, Origin, RetentionPolicy, Sink, SinkExt, SnapshotId,
-    SnapshotInfo, Timestamp,
+    SnapshotInfo, Timestamp, limits,
 };
 use backup_retention::RetentionConfig;
 use backup_sinks::MemorySink;
@@ -306,4 +307,37 @@ async fn what_cannot_be_read_is_named_and_everything_else_is_copied() {
         }
     }
     assert!(partial > 0 && failed > 0, "{partial} {failed}");
+}
+
+#[tokio::test]
+async fn evidence_goes_when_it_is_old_but_never_the_newest() {
+    let world = World::new().await;
+    let Setup { repository, job, .. } = &world.setup;
+    let record = async |count: usize| {
+        let done = Done {
+            kind: "verify",
+            time: world.clock.now(),
+            seconds: 1.0,
+            host: "db1",
+            program: "a test",
+            passed: true,
+            verified: None,
+            report: &(),
+        };
+        for _ in 0..count {
+            repository.record(&done, job).await.unwrap();
+        }
+    };
+    let left = async || world.sink.list_all("evidence/").await.unwrap().len();
+    let collect = async |keep: Option<i64>| {
+        let keep_evidence = keep.map(|days| Duration::from_secs((days * DAY).unsigned_abs()));
+        let options = CollectOptions { keep_evidence, ..CollectOptions::default() };
+        repository.collect(&options, job).await.unwrap().evidence_deleted
+    };
+    record(5).await;
+    world.later(900 * DAY);
+    record(limits::EVIDENCE_READ_MAX - 2).await;
+    assert_eq!((collect(None).await, collect(Some(1000)).await), (0, 0));
+    assert_eq!((collect(Some(800)).await, left().await), (3, limits::EVIDENCE_READ_MAX));
+    assert_eq!(collect(Some(0)).await, 0, "the newest stay in any case");
 }

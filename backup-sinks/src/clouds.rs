@@ -14,7 +14,7 @@ use backup_core::{Error, ErrorKind, ObjectKey, Result, Sink};
 use object_store::{ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
 
 use crate::objects::error;
-use crate::{ObjectStoreSink, Retry};
+use crate::{ObjectStoreSink, Retry, StorageClasses};
 
 #[cfg(feature = "azure")]
 mod azure;
@@ -42,6 +42,8 @@ pub struct Bucket {
     pub ordered: bool,
     /// How long a request may stand still, if the settings say so.
     pub patience: Option<Duration>,
+    /// In which classes objects are created.
+    pub classes: StorageClasses,
 }
 
 /// What is made of a listing, the XML that a server answers with, before it is understood.
@@ -89,6 +91,9 @@ pub(crate) async fn s3(settings: Settings, context: BuildContext) -> Result<Arc<
     s3::open(&settings, &context, None).await?.sink(&settings)
 }
 
+#[cfg(feature = "s3")]
+pub(crate) use s3::thaw::thaw as s3_thaw;
+
 #[cfg(feature = "gcs")]
 pub(crate) async fn gcs(settings: Settings, context: BuildContext) -> Result<Arc<dyn Sink>> {
     gcs::open(&settings, &context, None).await?.sink(&settings)
@@ -100,6 +105,10 @@ pub(crate) async fn azure(settings: Settings, context: BuildContext) -> Result<A
 }
 
 impl Bucket {
+    fn with_classes(self, classes: StorageClasses) -> Self {
+        Self { classes, ..self }
+    }
+
     fn sink(self, settings: &Settings) -> Result<Arc<dyn Sink>> {
         if !self.prefix.is_empty() && ObjectKey::new(&self.prefix).is_err() {
             return Err(settings.error(
@@ -108,7 +117,8 @@ impl Bucket {
         }
         let mut sink = ObjectStoreSink::new(self.store, &self.prefix)?
             .named(self.place)
-            .with_ordered_listing(self.ordered);
+            .with_ordered_listing(self.ordered)
+            .with_storage_classes(self.classes);
         if let Some(patience) = self.patience {
             sink = sink.with_patience(patience);
         }
@@ -172,7 +182,8 @@ impl Place {
 
     fn bucket(self, store: Arc<dyn ObjectStore>, ordered: bool, patience: Option<NonZeroU16>) -> Bucket {
         let patience = patience.map(|seconds| Duration::from_secs(seconds.get().into()));
-        Bucket { store, place: self.shown(), prefix: self.prefix, ordered, patience }
+        let classes = StorageClasses::default();
+        Bucket { store, place: self.shown(), prefix: self.prefix, ordered, patience, classes }
     }
 
     /// A failure to make the client. Its message is the crate's own and names settings; no request was sent yet.

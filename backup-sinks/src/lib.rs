@@ -59,7 +59,7 @@ pub use local::LocalSink;
 pub use local::disk;
 pub use memory::MemorySink;
 #[cfg(feature = "object-store")]
-pub use objects::ObjectStoreSink;
+pub use objects::{ObjectStoreSink, class::StorageClasses};
 pub use probe::probe;
 pub use register::register;
 pub use wrappers::{Cached, Opening, Prefixed, RateLimited, ReadOnly, Retry, RetryPolicy};

@@ -13,12 +13,14 @@ use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt};
 
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 pub(crate) mod answer;
+pub(crate) mod class;
 pub(crate) mod error;
 mod get;
 mod list;
 mod mark;
 mod put;
 
+use class::StorageClasses;
 use mark::Abandoned;
 
 /// How long a request may stand still unless [`ObjectStoreSink::with_patience`] says otherwise.
@@ -70,6 +72,7 @@ pub struct ObjectStoreSink {
     place: String,
     ordered: bool,
     patience: Duration,
+    classes: StorageClasses,
     learnt: Arc<Learnt>,
 }
 
@@ -95,6 +98,7 @@ impl ObjectStoreSink {
             root,
             ordered: false,
             patience: PATIENCE,
+            classes: StorageClasses::default(),
             learnt: Arc::default(),
         })
     }
@@ -118,6 +122,13 @@ impl ObjectStoreSink {
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// In which of the store's classes objects are created.
+    #[must_use]
+    pub fn with_storage_classes(mut self, classes: StorageClasses) -> Self {
+        self.classes = classes;
         self
     }
 

@@ -37,6 +37,8 @@ pub fn register(registry: &mut Registry) {
     registry.sink("local", &["file"], local);
     #[cfg(feature = "s3")]
     registry.sink("s3", &["s3"], crate::clouds::s3);
+    #[cfg(feature = "s3")]
+    registry.thaw("s3", crate::clouds::s3_thaw);
     #[cfg(feature = "gcs")]
     registry.sink("gcs", &["gs"], crate::clouds::gcs);
     #[cfg(feature = "azure")]

@@ -38,6 +38,8 @@ class Place:
     bucket: Bucket = None
     # The newest backup that was made.
     last: str = ""
+    # Of `backup` alone: a file with the key, instead of a passphrase.
+    key: Path = None
 
     @property
     def repository(self):
@@ -117,7 +119,8 @@ class Backup(Program):
             repository = f"s3://{place.bucket.name}/backup"
             env = {"AWS_ENDPOINT_URL": place.bucket.endpoint, "AWS_ALLOW_HTTP": "true"}
         front = [self.paths["backup"], "--progress", "none", "--repo", repository]
-        return Command([[*front, *arguments]], place.env(BACKUP_PASSWORD=PASSPHRASE, **env))
+        secret = {"BACKUP_KEY_FILE": place.key} if place.key else {"BACKUP_PASSWORD": PASSPHRASE}
+        return Command([[*front, *arguments]], place.env(**secret, **env))
 
     def init(self, place):
         return self.command(place, "init")

@@ -95,6 +95,7 @@ impl Config {
                 if let Some(policy) = &replica.policy {
                     refer(&format!("{at}.policy"), policy, "policies", &self.policies)?;
                 }
+                check_share(&at, replica.max_share_percent)?;
                 if replica.is_required() && replica.older_than.is_some() {
                     return Err(format!(
                         "{at}: what is acknowledged is new, and `{}` holds only what is older, so it cannot be required",
@@ -102,6 +103,7 @@ impl Config {
                     ));
                 }
             }
+            check_share(&at, repository.max_share_percent)?;
             if let Some(policy) = &repository.policy {
                 refer(&format!("{at}.policy"), policy, "policies", &self.policies)?;
             }
@@ -183,6 +185,15 @@ fn check_names<T>(table: &str, entries: &BTreeMap<String, T>) -> Result<(), Stri
             name.escape_debug()
         )),
         None => Ok(()),
+    }
+}
+
+fn check_share(at: &str, percent: Option<u8>) -> Result<(), String> {
+    match percent {
+        Some(percent) if percent > 100 => {
+            Err(format!("{at}.max_share_percent: {percent} is more than all; say up to 100"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -60,6 +60,10 @@ pub struct RepositoryConfig {
     /// What is kept in that place: a name in `policies`, for `forget` where no rules are given. Not given: everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// How many hundredths of what one source, host and label has a plan may forget there unless that very plan is confirmed.
+    /// Not given: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_share_percent: Option<u8>,
     /// Further places that hold the same repository.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replicas: Vec<ReplicaConfig>,
@@ -94,6 +98,10 @@ pub struct ReplicaConfig {
     /// What is kept there: a name in `policies`. What it does not keep is not brought there, either. Not given: everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// How many hundredths of what one source, host and label has a plan may forget there unless that very plan is confirmed.
+    /// Not given: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_share_percent: Option<u8>,
 }
 
 impl ReplicaConfig {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::{Component, Place, Secret, SecretRef, Settings};
 use crate::transform::{Transform, Zstd};
-use crate::{Error, JobContext, Result, RetentionPolicy, Sink, Source};
+use crate::{Error, JobContext, Result, RetentionPolicy, Sink, Source, Thaw};
 
 /// Whether a place is expected to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -103,6 +103,7 @@ pub struct Registry {
     sources: BTreeMap<String, Factory<dyn Source>>,
     sinks: BTreeMap<String, Factory<dyn Sink>>,
     schemes: BTreeMap<String, String>,
+    thaws: BTreeMap<String, Factory<dyn Thaw>>,
     transforms: BTreeMap<String, PlainFactory<dyn Transform>>,
     policies: BTreeMap<String, PlainFactory<dyn RetentionPolicy>>,
 }
@@ -144,6 +145,17 @@ impl Registry {
         self
     }
 
+    /// Adds what asks for cold objects in places of a kind of sink, made from the same settings.
+    pub fn thaw<F, M>(&mut self, kind: impl Into<String>, factory: F) -> &mut Self
+    where
+        F: Fn(Settings, BuildContext) -> M + Send + Sync + 'static,
+        M: Future<Output = Result<Arc<dyn Thaw>>> + Send + 'static,
+    {
+        self.thaws
+            .insert(kind.into(), Arc::new(move |settings, context| Box::pin(factory(settings, context))));
+        self
+    }
+
     /// Adds a kind of transform.
     pub fn transform<F>(&mut self, kind: impl Into<String>, factory: F) -> &mut Self
     where
@@ -182,22 +194,44 @@ impl Registry {
         at: &str,
         context: &BuildContext,
     ) -> Result<Arc<dyn Sink>> {
+        let (kind, settings) = self.described(place, file, at)?;
+        find(&self.sinks, kind, "sinks", file, at)?(settings, context.clone()).await
+    }
+
+    /// Makes what asks for cold objects of a place; none where places of its kind have no such objects.
+    pub async fn make_thaw(
+        &self,
+        place: &Place,
+        file: &str,
+        at: &str,
+        context: &BuildContext,
+    ) -> Result<Option<Arc<dyn Thaw>>> {
+        let (kind, settings) = self.described(place, file, at)?;
+        match self.thaws.get(kind) {
+            Some(factory) => factory(settings, context.clone()).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The kind of a place, and its settings.
+    fn described<'a>(&'a self, place: &'a Place, file: &str, at: &str) -> Result<(&'a str, Settings)> {
         let url = match place {
             Place::Kind(component) => {
-                let factory = find(&self.sinks, &component.kind, "sinks", file, at)?;
-                return factory(Settings::new(file, at, component.settings.clone()), context.clone()).await;
+                return Ok((&component.kind, Settings::new(file, at, component.settings.clone())));
             }
             Place::Url(url) => url,
         };
         let (key, scheme) = Place::scheme(url).map_or(("path", "file"), |scheme| ("url", scheme));
         let settings = Settings::new(file, at, Map::from_iter([(key.to_owned(), Value::from(url.as_str()))]));
-        let kind = self.schemes.get(scheme).ok_or_else(|| {
-            let known = list(self.schemes.keys());
-            settings.error(format!(
-                "no place has URLs that start with `{scheme}://`; known are a path and the schemes {known}"
-            ))
-        })?;
-        find(&self.sinks, kind, "sinks", file, at)?(settings, context.clone()).await
+        match self.schemes.get(scheme) {
+            Some(kind) => Ok((kind, settings)),
+            None => {
+                let known = list(self.schemes.keys());
+                Err(settings.error(format!(
+                    "no place has URLs that start with `{scheme}://`; known are a path and the schemes {known}"
+                )))
+            }
+        }
     }
 
     /// Makes a transform.

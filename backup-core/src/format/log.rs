@@ -12,7 +12,7 @@ use super::object::{ObjectOpener, ObjectWriter, Scratch, SealedObject};
 use crate::limits;
 use crate::protection::{Protection, RepositoryId};
 use crate::transform::{ObjectType, Transform, TransformSet};
-use crate::{ChunkId, Error, ErrorKind, ObjectKey, Result, Timestamp};
+use crate::{ChunkId, Error, ErrorKind, LogName, ObjectKey, Result, Timestamp};
 
 /// The first frame of a log object, as JSON: what the bytes are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,12 +72,14 @@ impl LogHead {
         self.offset == 0 && self.segment_bytes == Some(self.bytes)
     }
 
-    /// `logs/<lineage>/<timeline>/<segment>/<n>`, or `logs/<lineage>/<timeline>/<segment>.<offset>/<n>` for a piece, the
-    /// offset as 16 hexadecimal digits. `n` counts from 0; `n + 1` may be created only once `n` is condemned.
+    /// Where it stands: see [`LogKey`]. `n` counts from 0; `n + 1` may be created only once `n` is condemned.
     pub fn key(&self, n: u32) -> Result<ObjectKey> {
-        let Self { lineage, timeline, segment, .. } = self;
-        let piece = if self.is_whole() { String::new() } else { format!(".{:016x}", self.offset) };
-        ObjectKey::new(format!("logs/{lineage}/{timeline}/{segment}{piece}/{n}"))
+        LogKey { name: self.name(), offset: (!self.is_whole()).then_some(self.offset), n }.key()
+    }
+
+    /// What the segment is called.
+    pub fn name(&self) -> LogName {
+        LogName::new(&self.lineage, &self.timeline, &self.segment)
     }
 
     /// Checks the head by itself: names that fit in keys, lengths within the limits.
@@ -90,9 +92,7 @@ impl LogHead {
             }
         }
         // Otherwise a whole segment could stand where a piece of another belongs.
-        let suffix = self.segment.rsplit_once('.').map(|(_, suffix)| suffix);
-        if suffix.is_some_and(|s| s.len() == 16 && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
-        {
+        if offset_of(&self.segment).is_some() {
             return wrong("has a name that ends like the offset of a piece");
         }
         let end = self.offset.checked_add(self.bytes);
@@ -104,6 +104,48 @@ impl LogHead {
         }
         Ok(())
     }
+}
+
+/// What the key of a log object says: `logs/<lineage>/<timeline>/<segment>/<n>`, or for a piece
+/// `logs/<lineage>/<timeline>/<segment>.<offset>/<n>`, the offset as 16 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogKey {
+    /// The segment.
+    pub name: LogName,
+    /// Where a piece starts; none of a whole segment.
+    pub offset: Option<u64>,
+    /// Of several objects of this name the highest counts.
+    pub n: u32,
+}
+
+impl LogKey {
+    /// What an object of this key is; none if it is none of a log.
+    pub fn parse(key: &ObjectKey) -> Option<Self> {
+        let mut parts = key.as_str().strip_prefix("logs/")?.split('/');
+        let (lineage, timeline, segment, n) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (segment, offset) = match offset_of(segment) {
+            Some((segment, offset)) => (segment, Some(offset)),
+            None => (segment, None),
+        };
+        let parsed = Self { name: LogName::new(lineage, timeline, segment), offset, n: n.parse().ok()? };
+        // One object has one name: leading zeros are others' objects.
+        (parts.next().is_none() && parsed.key().ok()? == *key).then_some(parsed)
+    }
+
+    /// The key.
+    pub fn key(&self) -> Result<ObjectKey> {
+        let LogName { lineage, timeline, segment } = &self.name;
+        let piece = self.offset.map(|offset| format!(".{offset:016x}")).unwrap_or_default();
+        ObjectKey::new(format!("logs/{lineage}/{timeline}/{segment}{piece}/{}", self.n))
+    }
+}
+
+/// A piece's segment and offset; none of what is no piece's name.
+fn offset_of(component: &str) -> Option<(&str, u64)> {
+    let (segment, offset) = component.rsplit_once('.')?;
+    let is_offset = offset.len() == 16 && offset.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let offset = u64::from_str_radix(offset, 16).ok().filter(|_| is_offset)?;
+    Some((segment, offset))
 }
 
 /// Seals `content`, of which `head` says everything but repository, length and hash; returns the head with them.
@@ -228,6 +270,31 @@ mod tests {
         head.offset = 0;
         head.segment_bytes = Some(4);
         assert_eq!(head.key(1).unwrap().as_str(), "logs/7412/00000001/000000010000000000000002/1");
+    }
+
+    #[test]
+    fn keys_say_what_they_were_made_of_and_others_say_nothing() {
+        for segment in [
+            "000000010000000000000002",
+            "00000002.history",
+            "a.0000000000000001x",
+            "000000010000000000000002.partial",
+        ] {
+            for offset in [None, Some(0), Some(u64::MAX)] {
+                let key = LogKey { name: LogName::new("7412", "00000001", segment), offset, n: 10 };
+                assert_eq!(LogKey::parse(&key.key().unwrap()), Some(key));
+            }
+        }
+        for text in [
+            "logs/a/b/c/01",
+            "logs/a/b/c",
+            "logs/a/b/c/d",
+            "logs/a/b/c/0/1",
+            "data/a/b/c/0",
+            "logs/a/b/c/4294967296",
+        ] {
+            assert_eq!(LogKey::parse(&ObjectKey::new(text).unwrap()), None, "{text}");
+        }
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Repository {
             self.store().transforms.get(transform.name())?;
         }
         let put = Arc::new(PutCounters::default());
-        let run = Run { repository: self, source, info, options, job, put: put.clone() };
+        let run = Run { repository: self, source, info, options, job, put: put.clone(), started };
         let made = if options.dry_run { run.make_dry().await? } else { run.make_and_commit().await? };
         let Made { document, mut report, .. } = made;
         job.emit(&Event::Progress(Progress {

@@ -8,6 +8,7 @@
 mod choose;
 mod condemn;
 mod decide;
+mod logs;
 mod mark;
 mod number;
 mod repack;
@@ -22,7 +23,7 @@ use super::store::PutCounters;
 use super::{Repository, guard};
 use crate::observer::Event;
 use crate::report::{CollectReport, CollectionOutcome};
-use crate::{ErrorKind, JobContext, Result, Timestamp, limits};
+use crate::{ErrorKind, JobContext, LogRetention, Result, Timestamp, limits};
 
 pub use repack::RepackOptions;
 use roots::Found;
@@ -40,8 +41,13 @@ pub struct CollectOptions {
     pub grace: Duration,
     /// Which packs of which little is needed, or which are small, are written anew.
     pub repack: RepackOptions,
+    /// What of logs may go. Without this only what is there twice does: pieces of segments that are there as a whole.
+    pub logs: Option<LogRetention>,
     /// Whether to go on although a snapshot is anomalous, and nobody has [confirmed](Repository::confirm_anomaly) it.
     pub ignore_anomalies: bool,
+    /// For how long evidence is kept, by the store's clock: for ever if this is none, and the newest
+    /// [`EVIDENCE_READ_MAX`](limits::EVIDENCE_READ_MAX) objects in any case.
+    pub keep_evidence: Option<Duration>,
     /// The host it runs on, for those who look at the repository.
     pub host: String,
 }
@@ -134,10 +140,10 @@ impl Repository {
         report.expired = due.iter().map(|(id, _)| *id).collect();
         let gone = report.expired.clone();
         let round = Round::Whole { repack: Some(options.repack) };
-        match self.find_unneeded(now, &gone, round, report, job).await? {
+        match self.find_unneeded(now, &gone, (round, options.logs), report, job).await? {
             None => report.outcome = CollectionOutcome::Abandoned,
             Some(found) => {
-                found.unneeded.iter().for_each(|pack| report.note_unneeded(pack.len));
+                found.note(report);
                 report.packs_repacked = found.repack.len() as u64;
             }
         }
@@ -196,7 +202,11 @@ impl Repository {
             }
             done => done?,
         }
-        self.keep_reserve(job).await
+        self.keep_reserve(job).await?;
+        if let Some(keep) = options.keep_evidence {
+            report.evidence_deleted = self.delete_old_evidence(now, keep, job).await?;
+        }
+        Ok(())
     }
 
     /// One collection. The report says what all of a call freed, and what the last one found.
@@ -217,7 +227,7 @@ impl Repository {
             true => Some(Found::default()),
             false => {
                 job.emit(&Event::Phase { name: "mark" });
-                self.find_unneeded(begun.now, &[], round, report, job).await?
+                self.find_unneeded(begun.now, &[], (round, options.logs), report, job).await?
             }
         };
         let after = found.as_mut().map(|found| After {
@@ -228,9 +238,9 @@ impl Repository {
         let after = after.unwrap_or_default();
         let condemned = match found {
             Some(found) if begun.condemned.is_some() => Some(found.marked),
-            Some(found) if !found.unneeded.is_empty() => {
-                found.unneeded.iter().for_each(|pack| report.note_unneeded(pack.len));
-                self.condemn(begun.number, found.unneeded, put, job).await?;
+            Some(found) if !found.unneeded.is_empty() || !found.logs.is_empty() => {
+                found.note(report);
+                self.condemn(begun.number, found.unneeded, found.logs, put, job).await?;
                 Some(found.marked)
             }
             found => {

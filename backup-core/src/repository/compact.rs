@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use super::control::{Bars, Control};
 use super::index::Segment;
 use super::keys::ControlKey;
-use super::segment::{SegmentBuilder, put_segment};
+use super::lane::Lane;
+use super::segment::{SegmentBuilder, put_segment_on};
 use super::session::{Decided, Session, files_of};
 use super::store::PutCounters;
 use super::{Repository, guard, keys};
@@ -75,11 +76,12 @@ impl Repository {
         let mut bars = self.bars(&control.sweeping(), job).await?;
         bars.extend(names);
         let committed = self.committed_among(&outcomes, &control);
+        let lane = Lane::start()?;
         let mut looked = Vec::new();
         let mut named: HashSet<SweptName> = HashSet::new();
         let mut all_read = true;
         for meta in listed {
-            let Some(segment) = self.segment(&meta, job).await? else {
+            let Some(segment) = self.segment(&meta, &lane, job).await? else {
                 all_read = false;
                 continue;
             };
@@ -119,7 +121,7 @@ impl Repository {
             .filter(|looked| looked.names_swept || (looked.rows < SMALL_ROWS && small >= SMALL_MAX))
             .collect();
         if !chosen.is_empty() {
-            report.segments_written = self.merge_segments(session, &chosen, &bars, put, job).await?;
+            report.segments_written = self.merge_segments(session, &chosen, &bars, &lane, put, job).await?;
             if session.decide(self, put, job).await? == Decided::Fenced {
                 let message =
                     "the merge was shut out, as if it had stopped; it can be done again at any time";
@@ -129,7 +131,7 @@ impl Repository {
         let mut deleted: Vec<&Looked> = gone.iter().chain(chosen.iter().copied()).collect();
         // Those of sessions that were shut out go when all that they name is named by others, or gone.
         for looked in others.iter().filter(|looked| self.is_fenced(looked.session, &control)) {
-            let Some(segment) = self.segment(&looked.meta, job).await? else { continue };
+            let Some(segment) = self.segment(&looked.meta, &lane, job).await? else { continue };
             let mut is_needed = false;
             segment.each_pack(|record| {
                 let name = SweptName::of_pack(&record.digest);
@@ -172,7 +174,7 @@ impl Repository {
     }
 
     /// A listed segment; none if it is gone or damaged. What a damaged one says the packs say, too.
-    async fn segment(&self, meta: &ObjectMeta, job: &JobContext) -> Result<Option<Segment>> {
+    async fn segment(&self, meta: &ObjectMeta, lane: &Lane, job: &JobContext) -> Result<Option<Segment>> {
         let store = self.store();
         let Ok(digest) = keys::digest_of(&meta.key) else { return Ok(None) };
         let bytes = match store.get_whole(&meta.key, limits::OBJECT_BYTES_MAX, job).await {
@@ -181,10 +183,8 @@ impl Repository {
             Err(error) => return Err(error),
         };
         let (opening, key) = (store.clone(), meta.key.clone());
-        let opened =
-            guard::blocking(move || Segment::open(&opening, digest, &bytes).map_err(|e| e.with_object(&key)))
-                .await;
-        match opened {
+        let open = move || Segment::open(&opening, digest, &bytes).map_err(|e| e.with_object(&key));
+        match lane.run(open).await {
             Ok(segment) => Ok(Some(segment)),
             Err(error) if error.is_corruption() => Ok(None),
             Err(error) => Err(error),
@@ -197,6 +197,7 @@ impl Repository {
         session: &Session,
         chosen: &[&Looked],
         bars: &Bars,
+        lane: &Lane,
         put: &PutCounters,
         job: &JobContext,
     ) -> Result<u64> {
@@ -206,7 +207,7 @@ impl Repository {
         let mut taken: HashSet<SweptName> = HashSet::new();
         for looked in chosen {
             job.check()?;
-            let Some(segment) = self.segment(&looked.meta, job).await? else {
+            let Some(segment) = self.segment(&looked.meta, lane, job).await? else {
                 let message = "was there a moment ago and is gone, or damaged";
                 return Err(Error::new(ErrorKind::Transient, message).with_object(&looked.meta.key));
             };
@@ -228,13 +229,13 @@ impl Repository {
                 builder.push(record, rows);
                 if builder.is_full() {
                     let full = std::mem::take(&mut builder);
-                    put_segment(store, session.id(), full, put, job).await?;
+                    put_segment_on(lane, store, session.id(), full, put, job).await?;
                     written = written.saturating_add(1);
                 }
             }
         }
         builder.supersede(chosen.iter().map(|looked| looked.digest).collect());
-        put_segment(store, session.id(), builder, put, job).await?;
+        put_segment_on(lane, store, session.id(), builder, put, job).await?;
         Ok(written.saturating_add(1))
     }
 }

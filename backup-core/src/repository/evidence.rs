@@ -1,7 +1,10 @@
 //! Evidence of what was done, and the ledger of what was verified when.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use super::keys;
@@ -161,6 +164,32 @@ impl Repository {
             Ok(Ledger(last))
         })
         .await
+    }
+
+    /// Deletes evidence that the store had more than `keep` before `now`, but for the newest. Returns how much.
+    pub(crate) async fn delete_old_evidence(
+        &self,
+        now: Option<Timestamp>,
+        keep: Duration,
+        job: &JobContext,
+    ) -> Result<u64> {
+        // Without the store's clock nothing is old.
+        let Some(now) = now else { return Ok(0) };
+        let keep = i64::try_from(keep.as_secs()).unwrap_or(i64::MAX);
+        let before = now.saturating_add_seconds(keep.saturating_neg());
+        let listed = self.newest_evidence(job).await?.into_iter().skip(limits::EVIDENCE_READ_MAX);
+        let old: Vec<_> =
+            listed.filter(|meta| meta.created.is_some_and(|created| created < before)).collect();
+        let count = old.len() as u64;
+        // Boxed: what borrows from a stream of futures is not `Send` otherwise.
+        let deletions: Vec<_> = old.into_iter().map(|meta| self.delete_evidence(meta, job).boxed()).collect();
+        stream::iter(deletions).buffer_unordered(job.resources().requests()).try_collect::<()>().await?;
+        Ok(count)
+    }
+
+    async fn delete_evidence(&self, meta: ObjectMeta, job: &JobContext) -> Result<()> {
+        job.check()?;
+        self.store().sink.delete(&meta.key).await
     }
 
     async fn newest_evidence(&self, job: &JobContext) -> Result<Vec<ObjectMeta>> {

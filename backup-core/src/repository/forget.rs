@@ -259,7 +259,8 @@ impl Repository {
             Ok(()) => Ok(fate),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let there: Option<FateDocument> = get(self.store(), name, job).await?;
-                there.map(|there| there.fate).ok_or(error)
+                // It was there and is gone: only what has expired is folded into digests, and deleted.
+                Ok(there.map_or(Fate::Expired, |there| there.fate))
             }
             Err(error) => Err(error),
         }

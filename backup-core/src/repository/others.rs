@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::Repository;
 use super::frames::read_chunk;
+use super::index::Index;
 use super::reader::Reader;
 use crate::format::document::SnapshotDocument;
 use crate::{ChunkId, Error, JobContext, Result, SnapshotId};
@@ -18,13 +19,25 @@ pub(crate) struct Others {
     own: Option<Repository>,
     /// Places that hold the same repository.
     places: Arc<[Repository]>,
-    own_reader: OnceCell<Option<Reader>>,
+    looked: Mutex<Looked>,
     readers: OnceCell<Vec<Reader>>,
 }
 
+/// What later looks at this place found.
+#[derive(Debug, Default)]
+struct Looked {
+    /// What is there now, if it is more than was known.
+    reader: Option<Reader>,
+    /// Looks that found nothing more.
+    fruitless: u32,
+}
+
+/// Looks in vain, after which what is missing counts as missing.
+const FRUITLESS_MAX: u32 = 3;
+
 impl Others {
     pub(super) fn new(own: Option<Repository>, places: Arc<[Repository]>) -> Self {
-        Self { own, places, own_reader: OnceCell::new(), readers: OnceCell::new() }
+        Self { own, places, looked: Mutex::default(), readers: OnceCell::new() }
     }
 
     /// Whether there is anybody to ask for what is damaged or missing.
@@ -53,25 +66,54 @@ impl Others {
         readers.await.map(Vec::as_slice)
     }
 
-    /// A reader that knows this place's packs that no segment names; none where there are none.
-    async fn own_reader(&self, known: u32, job: &JobContext) -> Result<Option<&Reader>> {
+    /// The chunk from where this place has it now: in a pack that no segment names, or one into which it was written anew since the index
+    /// `known` was read. None where there is nothing new.
+    async fn own_chunk(
+        &self,
+        id: &ChunkId,
+        len: u32,
+        known: &Arc<Index>,
+        job: &JobContext,
+    ) -> Result<Option<Vec<u8>>> {
         let Some(own) = &self.own else { return Ok(None) };
-        let reader = self.own_reader.get_or_try_init(|| async {
-            let reader = own.scanned_view(job).await?;
-            Ok::<_, Error>(
-                (reader.index.pack_count() > known || reader.index.has_orphans()).then_some(reader),
-            )
-        });
-        reader.await.map(Option::as_ref)
+        loop {
+            let current = self.looked.lock().await.reader.clone();
+            if let Some(Reader { store, index, cache, .. }) = &current {
+                match read_chunk(store, index, cache, id, len, job).await {
+                    Err(error) if error.is_corruption() => {}
+                    read => return read.map(Some),
+                }
+            }
+            let mut looked = self.looked.lock().await;
+            let index_of = |reader: &Option<Reader>| reader.as_ref().map(|reader| Arc::as_ptr(&reader.index));
+            if index_of(&looked.reader) != index_of(&current) {
+                // Somebody else has looked meanwhile.
+                continue;
+            }
+            if looked.fruitless >= FRUITLESS_MAX {
+                return Ok(None);
+            }
+            let index = own.refresh_index(job).await?;
+            let was = current.as_ref().map_or(known, |reader| &reader.index);
+            let mut is_new = !Arc::ptr_eq(&index, was);
+            let index = own.scanned(index, job).await?;
+            // Packs that no segment names are news once.
+            is_new |= current.is_none() && index.has_orphans();
+            if !is_new {
+                looked.fruitless = looked.fruitless.saturating_add(1);
+                return Ok(None);
+            }
+            looked.reader = Some(own.reader(index));
+        }
     }
 
-    /// The chunk from wherever it is; `failure` is why it is needed, and what is said where nobody has it. `known` are the packs
-    /// that were asked.
+    /// The chunk from wherever it is; `failure` is why it is needed, and what is said where nobody has it. `known` is the index that
+    /// was asked.
     pub(crate) async fn chunk(
         &self,
         id: &ChunkId,
         len: u32,
-        known: u32,
+        known: &Arc<Index>,
         failure: Error,
         job: &JobContext,
     ) -> Result<Vec<u8>> {
@@ -79,13 +121,7 @@ impl Others {
             return Err(failure);
         }
         if failure.is_corruption() {
-            let read = match self.own_reader(known, job).await {
-                Ok(Some(Reader { store, index, cache, .. })) => {
-                    read_chunk(store, index, cache, id, len, job).await.map(Some)
-                }
-                Ok(None) => Ok(None),
-                Err(error) => Err(error),
-            };
+            let read = self.own_chunk(id, len, known, job).await;
             match read {
                 Ok(Some(bytes)) => return Ok(bytes),
                 Ok(None) => {}

@@ -185,7 +185,15 @@ impl Places {
                 let result = match (looked, self.answering(at)) {
                     (Ok(looked), Some(repository)) => {
                         let missing = missing(&place.options, looked, &known, now);
-                        self.bring(&missing, at, repository, options, job).await
+                        let mut brought = self.bring(&missing, at, repository, options, job).await;
+                        // An archive is to have only what is old.
+                        if let Ok(report) = &mut brought
+                            && place.options.older_than.is_none()
+                            && let Err(error) = self.bring_logs(at, repository, report, job).await
+                        {
+                            brought = Err(error.to_string());
+                        }
+                        brought
                     }
                     (Err(error), _) => Err(error.clone()),
                     (Ok(_), None) => Err("does not answer".to_owned()),
@@ -226,6 +234,20 @@ impl Places {
             all.add(brought.await.map_err(|error| error.to_string())?);
         }
         Ok(all)
+    }
+
+    /// Brings what a place lacks of the logs of the others.
+    async fn bring_logs(
+        &self,
+        at: usize,
+        to: &Repository,
+        report: &mut ReplicateReport,
+        job: &JobContext,
+    ) -> Result<()> {
+        for from in self.except(&[at]) {
+            report.add(from.replicate_log_to(to, job).await?);
+        }
+        Ok(())
     }
 
     async fn look(&self, job: &JobContext) -> Result<Vec<std::result::Result<Looked, String>>> {

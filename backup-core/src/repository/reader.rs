@@ -22,8 +22,7 @@ impl Reader {
     pub(crate) async fn chunk(&self, id: &ChunkId, len: u32, job: &JobContext) -> Result<Vec<u8>> {
         match read_chunk(&self.store, &self.index, &self.cache, id, len, job).await {
             Err(error) if self.others.are_there() => {
-                let known = self.index.pack_count();
-                Box::pin(self.others.chunk(id, len, known, error, job)).await
+                Box::pin(self.others.chunk(id, len, &self.index, error, job)).await
             }
             read => read,
         }

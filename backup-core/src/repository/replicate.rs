@@ -240,7 +240,8 @@ impl Replication<'_> {
             let work = Box::pin(self.bring(info, &session, lease, &put, &committing));
             let came = session.alive(store, &put, job, work).await;
             self.report.bytes_copied = self.report.bytes_copied.saturating_add(put.bytes());
-            let nothing = put.objects() <= 1 && !committing.load(Ordering::Relaxed);
+            let nothing =
+                (put.objects() <= 1 || session.is_taken_over()) && !committing.load(Ordering::Relaxed);
             if nothing && !matches!(came, Ok(Came::Committed)) {
                 session.withdraw(store).await;
             }

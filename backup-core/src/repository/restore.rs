@@ -19,6 +19,7 @@ use crate::{Entry, EntryKind, EntryName, Error, JobContext, Result};
 
 mod fetch;
 mod files;
+mod popular;
 mod retry;
 mod selected;
 mod sequential;
@@ -27,7 +28,7 @@ mod totals;
 mod window;
 mod worker;
 
-use selected::Selected;
+pub(super) use selected::{Chosen, Selected};
 use totals::Totals;
 
 /// Which entries to restore.

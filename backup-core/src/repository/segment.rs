@@ -6,8 +6,9 @@ use crate::limits;
 use crate::transform::{ObjectType, Zstd};
 use crate::{JobContext, Result, SnapshotId};
 
+use super::keys;
+use super::lane::Lane;
 use super::store::{PutCounters, Store};
-use super::{guard, keys};
 
 /// Bytes of pack records in one frame, about.
 const PACK_FRAME_BYTES: usize = limits::MIB;
@@ -76,9 +77,21 @@ pub(crate) async fn put_segment(
     put: &PutCounters,
     job: &JobContext,
 ) -> Result<()> {
+    put_segment_on(&Lane::start()?, store, session, segment, put, job).await
+}
+
+/// The same, sealed on this thread.
+pub(crate) async fn put_segment_on(
+    lane: &Lane,
+    store: &Store,
+    session: SnapshotId,
+    segment: SegmentBuilder,
+    put: &PutCounters,
+    job: &JobContext,
+) -> Result<()> {
     let (sealing, context) = (store.clone(), job.clone());
     // Sorting, compressing and sealing a hundred thousand rows takes too long for the runtime's threads.
-    let sealed = guard::blocking(move || seal_segment(&sealing, session, segment, &context)).await?;
+    let sealed = lane.run(move || seal_segment(&sealing, session, segment, &context)).await?;
     store.put(&keys::segment(&sealed.digest)?, sealed.bytes, put, job).await
 }
 

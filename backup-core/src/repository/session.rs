@@ -28,8 +28,8 @@ pub(crate) struct Session {
     id: SnapshotId,
     document: SessionDocument,
     beats: AtomicU64,
-    /// Somebody else registered it.
-    taken_over: bool,
+    /// The first sign of life of this process's own, where somebody else registered it.
+    taken_over: Option<u64>,
 }
 
 /// What came of a session's decision.
@@ -72,7 +72,7 @@ impl Session {
             process: process::own(),
         };
         process::begin(id);
-        let session = Self { id, document, beats: AtomicU64::new(0), taken_over: false };
+        let session = Self { id, document, beats: AtomicU64::new(0), taken_over: None };
         let key = ControlKey::SessionOpen(id).key()?;
         store.put_document(&key, ObjectType::Session, &session.document, put, job).await?;
         Ok(session)
@@ -96,14 +96,19 @@ impl Session {
         let listing = ControlListing::of(&store.sink.list_all(prefix).await?);
         let last = listing.sessions.get(&id).and_then(|session| session.beats.last().copied());
         process::begin(id);
-        let beats = AtomicU64::new(last.map_or(0, |last| last.saturating_add(1)));
-        let session = Self { id, document, beats, taken_over: true };
+        let first = last.map_or(0, |last| last.saturating_add(1));
+        let session = Self { id, document, beats: AtomicU64::new(first), taken_over: Some(first) };
         session.beat(store, put, job).await?;
         Ok(Some(session))
     }
 
     pub(crate) fn id(&self) -> SnapshotId {
         self.id
+    }
+
+    /// Whether another process, which is gone, registered it.
+    pub(crate) fn is_taken_over(&self) -> bool {
+        self.taken_over.is_some()
     }
 
     /// Does some work of the session, with signs of life as long as it takes.
@@ -194,13 +199,13 @@ impl Session {
         }
     }
 
-    /// Takes back the registration of a session that stored nothing else and did not try to commit.
+    /// Takes back the registration of a session that stored nothing else and did not try to commit. Of one that was taken over
+    /// these are only its own signs of life, which each attempt would leave behind.
     pub(crate) async fn withdraw(&self, store: &Store) {
-        if self.taken_over {
-            return;
-        }
-        let mut names = vec![ControlKey::SessionOpen(self.id)];
-        names.extend((0..self.beats.load(Ordering::Relaxed)).map(|n| ControlKey::SessionBeat(self.id, n)));
+        let open = self.taken_over.is_none().then_some(ControlKey::SessionOpen(self.id));
+        let own = self.taken_over.unwrap_or(0)..self.beats.load(Ordering::Relaxed);
+        let beats = own.map(|number| ControlKey::SessionBeat(self.id, number));
+        let names: Vec<ControlKey> = open.into_iter().chain(beats).collect();
         for name in names {
             delete(store, name).await;
         }

@@ -1,10 +1,12 @@
 //! Sizes and ratios of a repository.
 
+mod history;
+
 use super::index::Index;
 use super::listing::Listing;
 use super::{Repository, guard};
-use crate::report::{DamagedObject, StatsReport};
-use crate::{JobContext, ObjectKey, Result};
+use crate::report::{DamagedObject, RunEstimate, StatsReport};
+use crate::{JobContext, ObjectKey, Result, SnapshotInfo};
 
 impl Repository {
     /// What the repository holds and what that takes, as far as it can be read; what cannot is named in the report.
@@ -15,10 +17,11 @@ impl Repository {
             let (snapshots, failures) = self.load_snapshots(job).await?;
             report.damaged_objects =
                 failures.iter().map(|(key, error)| damaged(key, error.to_string())).collect();
-            for snapshot in snapshots {
+            for snapshot in &snapshots {
                 report.snapshots = report.snapshots.saturating_add(1);
                 report.bytes_logical = report.bytes_logical.saturating_add(snapshot.bytes_logical);
             }
+            (report.series, report.by_data) = history::of(&snapshots);
             let mut listing = Listing::new(&*self.store().sink, "");
             while let Some(page) = listing.next().await? {
                 for meta in page {
@@ -38,6 +41,26 @@ impl Repository {
                 report.ratio = report.bytes_logical as f64 / report.bytes_stored as f64;
             }
             Ok(report)
+        })
+        .await
+    }
+}
+
+impl Repository {
+    /// What the next run of a series will probably need: the medians of its last ones. None before there was one. It reads what a
+    /// backup is about to read, too, and no more.
+    ///
+    /// # Errors
+    /// Those of the store. Snapshots that cannot be read count for nothing.
+    pub async fn estimate(
+        &self,
+        select: &(dyn Fn(&SnapshotInfo) -> bool + Send + Sync),
+        job: &JobContext,
+    ) -> Result<Option<RunEstimate>> {
+        guard::run(job, async move {
+            let (mut snapshots, _) = self.load_snapshots(job).await?;
+            snapshots.retain(|info| select(info));
+            Ok(history::next_run(&snapshots))
         })
         .await
     }

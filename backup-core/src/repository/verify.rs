@@ -152,8 +152,8 @@ impl Verification<'_> {
     async fn collected(&self) -> Result<Control> {
         let listed = self.store().sink.list_all(keys::CONTROL).await?;
         match self.repository.read_control(&listed, self.job).await {
-            // That is found and named by the look itself.
-            Err(error) if error.is_corruption() => Ok(Control::default()),
+            // That is found and named by the look itself. What has expired is known as far as it can be read.
+            Err(error) if error.is_corruption() => self.repository.read_forgotten(&listed, self.job).await,
             other => other,
         }
     }

@@ -171,7 +171,7 @@ impl Repository {
         }
     }
 
-    async fn refresh_index(&self, job: &JobContext) -> Result<Arc<Index>> {
+    pub(super) async fn refresh_index(&self, job: &JobContext) -> Result<Arc<Index>> {
         // Most often nothing has changed since the last look.
         if self.inner.index.lock().await.is_some() {
             let index = self.store().sink.list_all(keys::INDEX).await?;
@@ -226,7 +226,7 @@ impl Repository {
     }
 
     /// The index with the packs that no segment names; it is then the one in memory.
-    async fn scanned(&self, index: Arc<Index>, job: &JobContext) -> Result<Arc<Index>> {
+    pub(super) async fn scanned(&self, index: Arc<Index>, job: &JobContext) -> Result<Arc<Index>> {
         // Also after an earlier look: meanwhile another session may have been interrupted.
         *self.inner.index.lock().await = None;
         let (scanned, lost) = Index::scan(index, self.store(), job).await?;

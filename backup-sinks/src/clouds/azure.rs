@@ -1,5 +1,6 @@
 //! Azure Blob Storage.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use serde::Deserialize;
 
 use super::{Bucket, Place, ReadListing, client, client_from, no_retries, secret};
+use crate::StorageClasses;
 use crate::objects::answer::Connector;
 
 /// Settings of the kind `azure`. What is left out comes from `AZURE_*`: `AZURE_STORAGE_CONNECTION_STRING`, or
@@ -32,6 +34,9 @@ struct Azure {
     account_key: Option<SecretRef>,
     sas_token: Option<SecretRef>,
     connection_string: Option<SecretRef>,
+    /// In which access tier objects are created, by kind: `{ data = "Cool" }`. `Archive` is refused: nothing here asks for its return.
+    #[serde(default)]
+    storage_classes: BTreeMap<String, String>,
 }
 
 pub(super) async fn open(
@@ -97,7 +102,11 @@ pub(super) async fn open(
         .with_http_connector(Connector::new(listings))
         .with_client_options(client(client_from("AZURE_"), allow_http));
     let store = builder.build().map_err(|e| place.unusable(settings, &e))?;
-    Ok(place.bucket(Arc::new(store), true, given.timeout_seconds))
+    if given.storage_classes.values().any(|class| class.eq_ignore_ascii_case("archive")) {
+        return Err(settings.error("storage_classes: what is in Archive cannot be read at once, and nothing here asks for its return; Cold can"));
+    }
+    let classes = StorageClasses::new(given.storage_classes).map_err(|e| settings.error(e.message()))?;
+    Ok(place.bucket(Arc::new(store), true, given.timeout_seconds).with_classes(classes))
 }
 
 /// What a connection string of Azure's tools says.

@@ -1,5 +1,6 @@
 //! Google Cloud Storage.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKe
 use serde::Deserialize;
 
 use super::{Bucket, Place, ReadListing, client, client_from, no_retries, secret};
+use crate::StorageClasses;
 use crate::objects::answer::Connector;
 
 /// Settings of the kind `gcs`. What is left out comes from `GOOGLE_*`: `GOOGLE_APPLICATION_CREDENTIALS`,
@@ -34,6 +36,9 @@ struct Gcs {
     service_account_key: Option<SecretRef>,
     /// Sends requests without credentials, as for public buckets.
     anonymous: Option<bool>,
+    /// In which class objects are created, by kind: `{ data = "NEARLINE" }`.
+    #[serde(default)]
+    storage_classes: BTreeMap<String, String>,
 }
 
 pub(super) async fn open(
@@ -64,5 +69,6 @@ pub(super) async fn open(
     }
     let builder = builder.with_client_options(client(client_from("GOOGLE_"), given.allow_http));
     let store = builder.build().map_err(|e| place.unusable(settings, &e))?;
-    Ok(place.bucket(Arc::new(store), true, given.timeout_seconds))
+    let classes = StorageClasses::new(given.storage_classes).map_err(|e| settings.error(e.message()))?;
+    Ok(place.bucket(Arc::new(store), true, given.timeout_seconds).with_classes(classes))
 }

@@ -1,15 +1,20 @@
 //! Amazon S3, and stores that speak its protocol.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use backup_core::Result;
 use backup_core::config::{BuildContext, SecretRef, Settings};
+use object_store::ClientOptions;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use serde::Deserialize;
 
 use super::{Bucket, Place, ReadListing, client, client_from, no_retries, secret};
+use crate::StorageClasses;
 use crate::objects::answer::Connector;
+
+pub(crate) mod thaw;
 
 /// Settings of the kind `s3`. What is left out comes from `AWS_*`: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
 /// `AWS_SESSION_TOKEN`, `AWS_REGION` or `AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`,
@@ -35,6 +40,18 @@ struct S3 {
     session_token: Option<SecretRef>,
     /// The key of Amazon's KMS with which the server encrypts on top.
     sse_kms_key_id: Option<String>,
+    /// In which class objects are created, by kind: `{ data = "STANDARD_IA" }`.
+    #[serde(default)]
+    storage_classes: BTreeMap<String, String>,
+}
+
+/// What clients of a bucket are made from.
+struct Parts {
+    place: Place,
+    builder: AmazonS3Builder,
+    options: ClientOptions,
+    patience: Option<NonZeroU16>,
+    classes: StorageClasses,
 }
 
 pub(super) async fn open(
@@ -42,6 +59,14 @@ pub(super) async fn open(
     context: &BuildContext,
     listings: Option<ReadListing>,
 ) -> Result<Bucket> {
+    let Parts { place, builder, patience, classes, .. } = parts(settings, context, listings).await?;
+    let store = builder.build().map_err(|e| place.unusable(settings, &e))?;
+    // Directory buckets, whose names end so, list in no order.
+    let ordered = !place.bucket.ends_with("--x-s3");
+    Ok(place.bucket(Arc::new(store), ordered, patience).with_classes(classes))
+}
+
+async fn parts(settings: &Settings, context: &BuildContext, listings: Option<ReadListing>) -> Result<Parts> {
     let given: S3 = settings.parse()?;
     let place = Place::of(settings, "s3", given.url.as_deref(), given.bucket, given.prefix)?;
     let mut builder = AmazonS3Builder::from_env()
@@ -72,9 +97,8 @@ pub(super) async fn open(
             builder = builder.with_config(key, secret);
         }
     }
-    let builder = builder.with_client_options(client(client_from("AWS_"), given.allow_http));
-    let store = builder.build().map_err(|e| place.unusable(settings, &e))?;
-    // Directory buckets, whose names end so, list in no order.
-    let ordered = !place.bucket.ends_with("--x-s3");
-    Ok(place.bucket(Arc::new(store), ordered, given.timeout_seconds))
+    let options = client(client_from("AWS_"), given.allow_http);
+    let classes = StorageClasses::new(given.storage_classes).map_err(|e| settings.error(e.message()))?;
+    let builder = builder.with_client_options(options.clone());
+    Ok(Parts { place, builder, options, patience: given.timeout_seconds, classes })
 }

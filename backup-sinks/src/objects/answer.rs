@@ -34,6 +34,19 @@ impl Answer {
         Self { status, code: element(body, "Code"), message: element(body, "Message") }
     }
 
+    /// The answer that a failure is of, if it is of one.
+    #[cfg(feature = "s3")]
+    pub(crate) fn within<'a>(failure: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        let mut at = Some(failure);
+        while let Some(error) = at {
+            if let Some(answer) = error.downcast_ref::<Self>() {
+                return Some(answer);
+            }
+            at = error.source();
+        }
+        None
+    }
+
     /// What it means. The store's own code says more than the status where both are there.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self.code.as_str() {
@@ -42,6 +55,8 @@ impl Answer {
             "RequestTimeout" | "InternalError" | "SlowDown" | "ServerBusy" | "OperationTimedOut" => {
                 return ErrorKind::Transient;
             }
+            // <https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html>: it is in a class for archives.
+            "InvalidObjectState" => return ErrorKind::Cold,
             "QuotaExceeded"
             | "QuotaExceededException"
             | "XMinioStorageFull"
@@ -210,6 +225,7 @@ mod tests {
             (501, "NotImplemented", ErrorKind::Unsupported),
             (507, "", ErrorKind::NoSpace),
             (403, "QuotaExceeded", ErrorKind::NoSpace),
+            (403, "InvalidObjectState", ErrorKind::Cold),
         ] {
             let body =
                 format!("<Error><Code>{code}</Code><Message>why</Message><Secret>s3cret</Secret></Error>");

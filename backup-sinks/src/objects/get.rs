@@ -18,6 +18,11 @@ pub(super) async fn get(sink: &ObjectStoreSink, key: &ObjectKey, range: GetRange
     }
 }
 
+/// Whether a failure is not about which bytes were asked for.
+fn is_final(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::Transient | ErrorKind::Denied | ErrorKind::Cold)
+}
+
 async fn bounded(sink: &ObjectStoreSink, key: &ObjectKey, range: Range<u64>) -> Result<Fetched> {
     // Nothing, and what no object here can have, cannot be asked for over HTTP: servers differ in what they make of it.
     let most = u64::try_from(limits::OBJECT_BYTES_MAX).unwrap_or(u64::MAX);
@@ -27,9 +32,7 @@ async fn bounded(sink: &ObjectStoreSink, key: &ObjectKey, range: Range<u64>) -> 
     match read(sink, key, Some(object_store::GetRange::Bounded(range.clone()))).await {
         // Of a range that ends beyond the object, servers send what there is, or refuse if it starts there, too.
         Ok(fetched) => GetRange::Bounded(range).resolve(fetched.object_len).map(|_| fetched),
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Transient | ErrorKind::Denied) => {
-            Err(e)
-        }
+        Err(e) if is_final(e.kind()) => Err(e),
         Err(e) => {
             let len = sink.head(key).await?.meta.size;
             GetRange::Bounded(range).resolve(len)?;
@@ -51,7 +54,7 @@ async fn suffix(sink: &ObjectStoreSink, key: &ObjectKey, count: u64) -> Result<F
             Err(e) if e.kind() == ErrorKind::Unsupported => {
                 sink.learnt.no_suffixes.store(true, Ordering::Relaxed);
             }
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Transient | ErrorKind::Denied) => {
+            Err(e) if is_final(e.kind()) => {
                 return Err(e);
             }
             // An empty object has no last bytes, which servers refuse.
@@ -67,7 +70,7 @@ async fn suffix(sink: &ObjectStoreSink, key: &ObjectKey, count: u64) -> Result<F
     let len = match first {
         Ok(fetched) if fetched.object_len <= count => return Ok(fetched),
         Ok(fetched) => fetched.object_len,
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Transient | ErrorKind::Denied) => {
+        Err(e) if is_final(e.kind()) => {
             return Err(e);
         }
         Err(e) => match sink.head(key).await?.meta.size {

@@ -90,6 +90,9 @@ async fn create(
         if marked {
             attributes.insert(Attribute::Metadata(MARK.into()), mark.into());
         }
+        if let Some(class) = sink.classes.of(key) {
+            attributes.insert(Attribute::StorageClass, class.to_owned().into());
+        }
         let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
         let request = sink.store.put_opts(&path, bytes.clone().into(), options);
         return match sink.timed(length, request).await.map_err(|e| e.with_object(key))? {

@@ -115,6 +115,24 @@ impl Server {
         done.unwrap_or_else(|e| panic!("pkill must be installed (apt-get install procps): {e}")).success()
     }
 
+    /// Makes moto give back what is asked for of an archive with the n-th look at it, and not at once.
+    pub async fn set_restores_by_hand(&self, looks: u32) {
+        let body = format!(
+            r#"{{"model_name":"s3::keyrestore","transition":{{"progression":"manual","times":{looks}}}}}"#
+        );
+        let head = format!(
+            "POST /moto-api/state-manager/set-transition HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\nconnection: close\r\n\r\n",
+            self.address,
+            body.len()
+        );
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all((head + &body).as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    }
+
     async fn ask(&self, first: &str, headers: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let address = self.address;

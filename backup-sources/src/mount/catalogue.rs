@@ -152,6 +152,7 @@ mod tests {
             origin: None,
             change: None,
             anomaly: None,
+            workload: None,
         }
     }
 

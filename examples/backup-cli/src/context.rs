@@ -9,7 +9,8 @@ use backup_core::config::{
 };
 use backup_core::repository::{ConfigHeader, Repository, peek_config};
 use backup_core::{
-    CancellationToken, Error, ErrorKind, JobContext, Protection, Resources, Sink, TransformSet, Unprotected,
+    CancellationToken, Error, ErrorKind, JobContext, Protection, Resources, Sink, Thaw, TransformSet,
+    Unprotected,
 };
 use backup_crypto::{Keyring, Recipient};
 
@@ -20,6 +21,7 @@ use crate::exit::{Failure, Outcome};
 use crate::keys;
 use crate::output::Output;
 use crate::progress::Shown;
+use crate::recording::Recording;
 
 /// The surroundings of a command.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct Context {
     pub progress: Shown,
     /// Something that was asked for cannot be read, and was named: the command does not end as done.
     pub incomplete: bool,
+    /// What is to be recorded at the end.
+    pub recording: Recording,
     job: JobContext,
 }
 
@@ -73,6 +77,8 @@ pub struct Purpose {
     pub older_than: Option<Duration>,
     /// The name of the policy that says what is kept there.
     pub policy: Option<String>,
+    /// How many hundredths of a series a plan may forget there unconfirmed.
+    pub max_share: Option<u8>,
 }
 
 impl Location {
@@ -126,7 +132,8 @@ impl Context {
             .with_cancellation(cancellation)
             .with_resources(resources)
             .with_observer(progress.observer.clone());
-        Self { registry, global, config: None, output, console, progress, incomplete: false, job }
+        let recording = Recording::new(job.now());
+        Self { registry, global, config: None, output, console, progress, incomplete: false, recording, job }
     }
 
     /// The job.
@@ -224,13 +231,17 @@ impl Context {
                 unlocked_by: None,
             })
         };
-        let RepositoryConfig { place, medium, off_site, policy, replicas, .. } = repository.clone();
-        let purpose = Purpose { required: true, medium, off_site, older_than: None, policy };
-        let others = replicas.into_iter().map(|replica| {
+        let RepositoryConfig { place, medium, off_site, policy, max_share_percent: max_share, .. } =
+            repository.clone();
+        let purpose = Purpose { required: true, medium, off_site, older_than: None, policy, max_share };
+        let others = repository.replicas.iter().cloned().map(|replica| {
             let required = replica.is_required();
-            let ReplicaConfig { place, medium, off_site, older_than, policy, .. } = replica;
+            let ReplicaConfig { place, medium, off_site, older_than, policy, max_share_percent, .. } =
+                replica;
             let older_than = older_than.map(|span| span.duration());
-            at(format!("{name}@{place}"), &place, Purpose { required, medium, off_site, older_than, policy })
+            let max_share = max_share_percent;
+            let purpose = Purpose { required, medium, off_site, older_than, policy, max_share };
+            at(format!("{name}@{place}"), &place, purpose)
         });
         let others = others.collect::<Outcome<_>>()?;
         Ok(Location { others, ..at(name.to_owned(), &place, purpose)? })
@@ -270,6 +281,14 @@ impl Context {
             .make_sink(&location.place, &location.file, &location.at, &build)
             .await
             .map_err(Failure::input)
+    }
+
+    /// What asks for cold objects at a location; none where there are no such objects.
+    pub async fn thaw(&self, location: &Location) -> Outcome<Option<Arc<dyn Thaw>>> {
+        let base = location.configured.as_ref().and(self.config.as_ref()).and_then(|config| config.base());
+        let build = BuildContext::new(self.job()).with_base(base);
+        let made = self.registry.make_thaw(&location.place, &location.file, &location.at, &build).await;
+        made.map_err(Failure::input)
     }
 
     /// Tries whether a store can hold a repository: whether it creates objects once, also for many callers at once.

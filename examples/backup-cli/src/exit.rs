@@ -72,7 +72,11 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { exit: Exit::Failed, kind: kind_name(error.kind()), message: error.to_string() }
+        let hint = match error.kind() {
+            ErrorKind::Cold => "; it cannot be read at once: `backup restore --thaw DAYS` asks for it",
+            _ => "",
+        };
+        Self { exit: Exit::Failed, kind: kind_name(error.kind()), message: format!("{error}{hint}") }
     }
 }
 
@@ -86,6 +90,7 @@ pub fn kind_name(kind: ErrorKind) -> &'static str {
         ErrorKind::Denied => "denied",
         ErrorKind::Unsupported => "unsupported",
         ErrorKind::NoSpace => "no_space",
+        ErrorKind::Cold => "cold",
         ErrorKind::LimitExceeded => "limit_exceeded",
         ErrorKind::Cancelled => "cancelled",
         ErrorKind::Transient => "transient",

@@ -28,6 +28,7 @@ pub mod output;
 pub mod parse;
 pub mod places;
 pub mod progress;
+pub mod recording;
 pub mod registry;
 pub mod select;
 pub mod shown;
@@ -100,6 +101,7 @@ pub async fn main_with(
         Err(failure) => Err(failure),
     };
     context.progress.clear();
+    context.record_done(&result).await;
     match result {
         // Where something cannot be read, nobody knows that nothing matches.
         Ok(Exit::Done | Exit::Nothing) if context.incomplete => Exit::Partial,

@@ -16,6 +16,9 @@ pub struct Output {
     out: Box<dyn Write + Send + Sync>,
     json: bool,
     state: State,
+    /// Whether the document is kept, and the document.
+    keeps: bool,
+    kept: Option<Value>,
 }
 
 #[derive(PartialEq)]
@@ -31,12 +34,22 @@ enum State {
 impl Output {
     /// Output to `out`, as JSON or for people.
     pub fn new(out: Box<dyn Write + Send + Sync>, json: bool) -> Self {
-        Self { out, json, state: State::Empty }
+        Self { out, json, state: State::Empty, keeps: false, kept: None }
     }
 
     /// Whether this is JSON.
     pub fn is_json(&self) -> bool {
         self.json
+    }
+
+    /// From here on the result is kept as JSON, whichever way it is written, for [`take_kept`](Self::take_kept).
+    pub fn keep(&mut self) {
+        self.keeps = true;
+    }
+
+    /// The result, if it was kept.
+    pub fn take_kept(&mut self) -> Option<Value> {
+        self.kept.take()
     }
 
     /// Writes the whole result: `document`, or what `human` writes.
@@ -45,6 +58,9 @@ impl Output {
         document: &impl Serialize,
         human: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Outcome<()> {
+        if self.keeps {
+            self.kept = serde_json::to_value(document).ok();
+        }
         let written = if !self.json {
             human(&mut *self.out)
         } else if self.state == State::Empty {

@@ -182,6 +182,7 @@ mod tests {
             origin: None,
             change: None,
             anomaly: None,
+            workload: None,
         }
     }
 

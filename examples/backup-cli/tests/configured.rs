@@ -120,6 +120,54 @@ fn a_job_runs_between_its_commands() {
 }
 
 #[test]
+fn a_run_is_recorded_and_says_how_long_the_next_one_takes() {
+    let scratch = configured();
+    let checks = |scratch: &Scratch| json(scratch, 0, &["check", "tree"])["checks"].clone();
+    let estimates = |checks: &Value| {
+        let names = checks.as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap().to_owned());
+        names.filter(|name| name.starts_with("estimate of")).collect::<Vec<_>>()
+    };
+    assert_eq!(estimates(&checks(&scratch)), [""; 0], "nobody knows before the first run");
+    json(&scratch, 0, &["run", "tree"]);
+    json(&scratch, 1, &["run", "strict"]);
+    assert_eq!(estimates(&checks(&scratch)), ["estimate of tree"]);
+    let listed = json(&scratch, 0, &["evidence", "list", "--kind", "run"]);
+    let mut passed: Vec<bool> = listed["evidence"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|evidence| evidence["passed"].as_bool().unwrap())
+        .collect();
+    passed.sort_unstable();
+    assert_eq!(passed, [false, true], "{listed:#}");
+    assert!(!listed["evidence"][0]["report"]["components"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_place_says_how_much_may_be_forgotten_unconfirmed() {
+    let scratch = configured();
+    let with_share = |share: &str| {
+        let policy = format!("[repositories.main]\npolicy = \"two\"\nmax_share_percent = {share}\n");
+        let text = CONFIGURATION.replacen("[repositories.main]\n", &policy, 1);
+        std::fs::write(scratch.path("backup.toml"), text).unwrap();
+    };
+    for _ in 0..4 {
+        json(&scratch, 0, &["run", "tree"]);
+    }
+    with_share("101");
+    let refused = json(&scratch, 2, &["forget"])["error"]["message"].as_str().unwrap().to_owned();
+    assert!(refused.contains("repositories.main.max_share_percent: 101 is more than all"), "{refused}");
+    with_share("50");
+    let stopped = json(&scratch, 1, &["forget"]);
+    assert_eq!(stopped["error"]["kind"], "needs_confirmation", "{stopped:#}");
+    // What is said on the command line counts more.
+    json(&scratch, 1, &["forget", "--max-share", "70%"]);
+    let code = json(&scratch, 0, &["forget", "--dry-run"])["confirmation"].as_str().unwrap().to_owned();
+    let done = json(&scratch, 0, &["forget", "--confirm", &code]);
+    assert_eq!(done["forgotten"].as_array().unwrap().len(), 3);
+}
+
+#[test]
 fn a_set_holds_its_snapshots_together() {
     let scratch = configured();
     let report = json(&scratch, 0, &["run", "good"]);

@@ -1,5 +1,6 @@
 //! A store on a full disk, for every size of the disk in steps of 4 KiB: earlier snapshots stay, the error is clear,
-//! failing again and again takes no more room, and once there is room the run succeeds. And a restore onto a full disk.
+//! failing again and again takes no more room, and once there is room the run succeeds. And a restore onto a full disk, and what
+//! brings something from one repository to another.
 //!
 //! The disk is a small tmpfs in a mount namespace of the test's own, so nothing of it outlives the test.
 
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use common::{Ran, Scratch, listing, pseudo_random};
+use common::{Ran, Scratch, largest, listing, pseudo_random};
 
 const STEP_KIB: u64 = 4;
 /// Every so many steps, what there is is restored and compared as well.
@@ -112,22 +113,30 @@ impl Small {
 
     /// Runs what may find the disk full, four times if it does. Whether it succeeded.
     fn fits(&self, arguments: &[&str]) -> bool {
-        let mut left: Option<(u64, usize)> = None;
+        let (mut left, mut grown): (Option<(u64, usize)>, _) = (None, 0);
         for _ in 0..4 {
             let ran = self.run(arguments);
             if ran.code == 0 {
                 return true;
             }
-            let error = ran.expect(1).json()["error"].clone();
-            assert_eq!(error["kind"], "no_space", "{error:#}");
-            let message = error["message"].as_str().unwrap();
-            assert!(message.contains("No space left on device"), "{message}");
+            let report = ran.expect(1).json();
+            // What brings something to several places says of each how it went.
+            let message = match report["places"].as_array() {
+                Some(places) => places.iter().find_map(|place| place["error"].as_str()),
+                None => {
+                    assert_eq!(report["error"]["kind"], "no_space", "{report:#}");
+                    report["error"]["message"].as_str()
+                }
+            };
+            assert!(message.is_some_and(|text| text.contains("No space left on device")), "{report:#}");
             // A put that was under way when the run failed may leave its temporary file to whoever opens the store next.
             self.run(&["list"]);
             // A failure may take room only for what the next run builds upon.
             let now = (self.disk.used_kib(), self.objects_beside_sessions());
-            if let Some(before) = left {
-                assert!(now.0 <= before.0 || now.1 > before.1, "{arguments:?}: from {before:?} to {now:?}");
+            if let Some(before) = left.filter(|before| now.0 > before.0 && now.1 <= before.1) {
+                // Once, the registration of a run that found what came too late to count for the one before.
+                grown += now.0 - before.0;
+                assert!(grown <= STEP_KIB, "{arguments:?}: from {before:?} to {now:?}");
             }
             left = Some(now);
         }
@@ -177,6 +186,56 @@ impl Small {
         }
     }
 
+    /// A repository beside the disk with two snapshots; their trees.
+    fn source(&self) -> [Vec<String>; 2] {
+        let tree = self.scratch.path("tree");
+        fs::write(tree.join("deep/b.bin"), pseudo_random(20_000, 1)).unwrap();
+        self.scratch.ok(["init"]);
+        self.scratch.snapshot();
+        let earlier = listing(&tree);
+        fs::write(tree.join("new"), pseudo_random(40_000, 2)).unwrap();
+        fs::create_dir(tree.join("more")).unwrap();
+        self.disk.resize(PLENTY_KIB);
+        [earlier, listing(&tree)]
+    }
+
+    /// Runs `arguments` for each size of the disk, on which the earlier snapshot is and stays.
+    fn every_size_from(&self, source: &Source, arguments: &[&str]) {
+        let began = Instant::now();
+        let [earlier, now] = &source.trees;
+        let failed = |step| {
+            if !source.is_hurt {
+                self.assert_clean();
+                assert_eq!(self.snapshots().len(), 1);
+                if step % RESTORE_EVERY == 0 {
+                    self.assert_restores("latest", earlier);
+                }
+            }
+            // And nothing is taken from where it comes from.
+            self.scratch.ok(["verify", "--level", "content"]);
+        };
+        let done = |step| {
+            self.assert_clean();
+            let [first, last] = &*self.snapshots() else { panic!("there must be two snapshots") };
+            if step % RESTORE_EVERY == 0 {
+                self.assert_restores(first, earlier);
+                self.assert_restores(last, now);
+            }
+        };
+        let prepared = self.scratch.path("prepared");
+        copy(&self.repository(), &prepared);
+        let sizes = self.every_size(&prepared, arguments, failed, done);
+        println!("{sizes} sizes were too small for {arguments:?}, in {:?}", began.elapsed());
+        assert!(sizes > 5, "{sizes}");
+    }
+
+    /// The snapshots on the disk, by age.
+    fn snapshots(&self) -> Vec<String> {
+        let list = self.run(&["list"]).expect(0).json();
+        let id = |info: &serde_json::Value| info["id"].as_str().unwrap().to_owned();
+        list["snapshots"].as_array().unwrap().iter().map(id).collect()
+    }
+
     fn assert_clean(&self) {
         self.run(&["verify", "--level", "content"]).expect(0);
     }
@@ -187,6 +246,14 @@ impl Small {
         assert!(listing(&to.join("tree")) == expected, "{snapshot} is restored differently");
         fs::remove_dir_all(to).unwrap();
     }
+}
+
+/// What is brought to the disk.
+struct Source {
+    /// What its two snapshots must restore to.
+    trees: [Vec<String>; 2],
+    /// Whether it is on the disk already, and some of it is damaged there.
+    is_hurt: bool,
 }
 
 #[test]
@@ -278,6 +345,57 @@ fn a_restore_onto_a_full_disk_names_the_file_and_goes_on_once_there_is_room() {
     disk.resize(PLENTY_KIB);
     scratch.ok(restore);
     assert_eq!(listing(&disk.at.join("tree")), listing(&scratch.path("tree")));
+}
+
+#[test]
+fn a_copy_onto_a_full_disk_says_so_and_goes_on_once_there_is_room() {
+    if !may_mount("a_copy_onto_a_full_disk_says_so_and_goes_on_once_there_is_room") {
+        return;
+    }
+    let small = Small::new();
+    let trees = small.source();
+    small.run(&["init", "--chunk", "4KiB,16KiB,64KiB"]).expect(0);
+    let from = small.scratch.text("repository");
+    let to = small.repository().display().to_string();
+    let arguments = ["--repo", &from, "copy", "--to", &to];
+    small.run(&arguments).expect(0);
+    small.scratch.snapshot();
+    small.every_size_from(&Source { trees, is_hurt: false }, &arguments);
+}
+
+#[test]
+fn a_place_on_a_full_disk_says_so_and_is_caught_up_once_there_is_room() {
+    if !may_mount("a_place_on_a_full_disk_says_so_and_is_caught_up_once_there_is_room") {
+        return;
+    }
+    let small = Small::new();
+    let trees = small.source();
+    let from = small.scratch.text("repository");
+    let to = small.repository().display().to_string();
+    let arguments = ["--repo", &from, "--place", &to, "places", "sync"];
+    small.run(&[&arguments[..], &["--create"]].concat()).expect(0);
+    small.scratch.snapshot();
+    small.every_size_from(&Source { trees, is_hurt: false }, &arguments);
+}
+
+#[test]
+fn a_place_on_a_full_disk_says_so_and_is_healed_once_there_is_room() {
+    if !may_mount("a_place_on_a_full_disk_says_so_and_is_healed_once_there_is_room") {
+        return;
+    }
+    let small = Small::new();
+    let trees = small.source();
+    small.scratch.snapshot();
+    let from = small.scratch.text("repository");
+    let to = small.repository().display().to_string();
+    small.run(&["--repo", &from, "--place", &to, "places", "sync", "--create"]).expect(0);
+    // One pack is gone, and another one is damaged.
+    fs::remove_file(largest(&small.repository().join("data"))).unwrap();
+    let damaged = largest(&small.repository().join("meta"));
+    let mut bytes = fs::read(&damaged).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    small.every_size_from(&Source { trees, is_hurt: true }, &["--place", &from, "repair", "packs"]);
 }
 
 fn count_files(path: &Path) -> usize {

@@ -1,4 +1,4 @@
-//! Peak memory: at most 256 MiB to create, restore and verify, however much there is.
+//! Peak memory: at most 256 MiB to create, restore and verify, to copy, to catch up and to heal, however much there is.
 //!
 //! With BACKUP_LONG the sizes are those that are promised, a stream of 20 GiB and a million files; without it the same
 //! code runs over less.
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::Scratch;
+use common::{Scratch, largest};
 
 const PEAK_KIB_MAX: u64 = 256 * 1024;
 
@@ -56,6 +56,21 @@ fn round(scratch: &Scratch, name: &str, create: &[&str]) {
     );
 }
 
+/// The same of what brings it to another repository, to another place, and back.
+fn round_between(scratch: &Scratch, name: &str) {
+    scratch.ok(["init", "--repo", "second"]);
+    check(&format!("{name}: copy"), peak_of(&mut scratch.command(["copy", "--to", "second"])));
+    fs::remove_dir_all(scratch.path("second")).unwrap();
+    let sync = ["--place", "third", "places", "sync", "--create"];
+    check(&format!("{name}: catching up"), peak_of(&mut scratch.command(sync)));
+    for prefix in ["data", "meta"] {
+        fs::remove_file(largest(&scratch.path("repository").join(prefix))).unwrap();
+    }
+    let heal = ["--place", "third", "repair", "packs", "--level", "structure"];
+    check(&format!("{name}: healing"), peak_of(&mut scratch.command(heal)));
+    scratch.ok(["verify"]);
+}
+
 /// What the machine has, as one archive; the second time with every byte shifted by one, so that it is new again.
 #[test]
 fn a_long_stream_needs_little_memory() {
@@ -74,6 +89,7 @@ fn a_long_stream_needs_little_memory() {
     );
     let restored = fs::metadata(scratch.path("out/stream")).unwrap().len();
     assert_eq!(restored, bytes);
+    round_between(&scratch, &format!("{} MiB stream", bytes >> 20));
 }
 
 #[test]
@@ -85,6 +101,10 @@ fn a_million_files_need_little_memory() {
     make_files(&tree, count, &text);
     let many = scratch.text("many");
     round(&scratch, &format!("{count} files"), &["create", "files", &many]);
+    // For as many files as here the stream says enough.
+    if long() {
+        round_between(&scratch, &format!("{count} files"));
+    }
 }
 
 #[test]

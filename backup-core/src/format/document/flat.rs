@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::SnapshotDocument;
 use crate::format::page::TreeRoot;
@@ -15,7 +15,7 @@ use crate::limits;
 use crate::protection::RepositoryId;
 use crate::report::Outcome;
 use crate::snapshot::{Origin, SnapshotId, SnapshotInfo};
-use crate::{Anomaly, Change, OwnerNames, Skipped, Timestamp};
+use crate::{Anomaly, Change, KindLoad, OwnerNames, Skipped, Timestamp, Workload};
 
 #[derive(serde::Deserialize)]
 pub(super) struct FlatSnapshot {
@@ -43,6 +43,8 @@ pub(super) struct FlatSnapshot {
     change: Option<Change>,
     #[serde(default, deserialize_with = "anomaly")]
     anomaly: Option<Anomaly>,
+    #[serde(default, deserialize_with = "workload")]
+    workload: Option<Workload>,
     tree: Option<TreeRoot>,
     trailing: Option<TreeRoot>,
     #[serde(default)]
@@ -55,7 +57,7 @@ impl From<FlatSnapshot> for SnapshotDocument {
         let FlatSnapshot { id, time, stored, source, identity, host, label, tenant, .. } = flat;
         let FlatSnapshot { description, tags, position, parent, outcome, .. } = flat;
         let FlatSnapshot { entries, bytes_logical, bytes_added, skipped, skipped_count, .. } = flat;
-        let FlatSnapshot { origin, change, anomaly, tree, trailing, owners, repository, .. } = flat;
+        let FlatSnapshot { origin, change, anomaly, workload, tree, trailing, owners, repository, .. } = flat;
         let info = SnapshotInfo {
             id,
             time,
@@ -78,6 +80,7 @@ impl From<FlatSnapshot> for SnapshotDocument {
             origin,
             change,
             anomaly,
+            workload,
         };
         Self { info, tree, trailing, owners, repository }
     }
@@ -106,6 +109,31 @@ fn reasons<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D:
     deserializer.deserialize_seq(AtMost { max: limits::ANOMALY_REASONS_MAX, items: PhantomData })
 }
 
+fn workload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Workload>, D::Error> {
+    #[derive(serde::Deserialize, Default)]
+    #[serde(default)]
+    struct Flat {
+        seconds: f64,
+        bytes_read: u64,
+        bytes_stored: u64,
+        objects_stored: u64,
+        #[serde(deserialize_with = "kinds")]
+        kinds: BTreeMap<String, KindLoad>,
+    }
+    let read = Option::<Flat>::deserialize(deserializer)?;
+    Ok(read.map(|Flat { seconds, bytes_read, bytes_stored, objects_stored, kinds }| Workload {
+        seconds,
+        bytes_read,
+        bytes_stored,
+        objects_stored,
+        kinds,
+    }))
+}
+
+fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, KindLoad>, D::Error> {
+    deserializer.deserialize_map(AtMostKinds(limits::WORKLOAD_KINDS_MAX))
+}
+
 /// A list that is given up when it gets longer than it may be: items can take many times what they are written in.
 struct AtMost<T> {
     max: usize,
@@ -128,6 +156,28 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for AtMost<T> {
             items.push(item);
         }
         Ok(items)
+    }
+}
+
+/// The same of kinds of data.
+struct AtMostKinds(usize);
+
+impl<'de> Visitor<'de> for AtMostKinds {
+    type Value = BTreeMap<String, KindLoad>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {} kinds", self.0)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut kinds = BTreeMap::new();
+        while let Some((name, load)) = map.next_entry()? {
+            kinds.insert(name, load);
+            if kinds.len() > self.0 {
+                return Err(A::Error::invalid_length(kinds.len(), &self));
+            }
+        }
+        Ok(kinds)
     }
 }
 

@@ -14,7 +14,7 @@ use super::worker::Done;
 use crate::format::entries::StoredEntry;
 use crate::format::page::TreeRoot;
 use crate::repository::tree::EntryTreeBuilder;
-use crate::{Entry, EntryKind, EntryOrder, Error, Result, Skipped};
+use crate::{DataKind, Entry, EntryKind, EntryOrder, Error, Result, Skipped};
 
 /// Batches that may be under way at once; what bounds the memory of entries out of order.
 pub(crate) const WINDOW_BATCHES: usize = 32;
@@ -72,7 +72,7 @@ impl Assembler {
                     if !is_trailing && self.is_held_back(&stored) {
                         continue;
                     }
-                    self.shared.counters.entries.fetch_add(1, Ordering::Relaxed);
+                    self.count(&stored);
                     match (is_trailing, self.order) {
                         (true, _) => {
                             late_names.insert(names.hash(&stored.entry.name));
@@ -109,6 +109,16 @@ impl Assembler {
         let trees = Trees { tree: tree.finish(&mut pages)?, trailing: trailing.finish(&mut pages)? };
         self.pages.finish()?;
         Ok(trees)
+    }
+
+    fn count(&self, stored: &StoredEntry) {
+        let counters = &self.shared.counters;
+        counters.entries.fetch_add(1, Ordering::Relaxed);
+        if stored.entry.kind == EntryKind::File {
+            let of_kind = counters.kind(DataKind::of(&stored.entry.name));
+            of_kind.files.fetch_add(1, Ordering::Relaxed);
+            of_kind.bytes.fetch_add(stored.content.len(), Ordering::Relaxed);
+        }
     }
 
     // A link to a file that was left out waits until all else was read.

@@ -13,7 +13,7 @@ use crate::format::page::PageRef;
 use crate::limits;
 use crate::repository::tree::PageSink;
 use crate::transform::{ObjectType, is_long_content};
-use crate::{ChunkId, Error, Result, ShortId};
+use crate::{ChunkId, DataKind, Error, Result, ShortId};
 
 use super::shared::Shared;
 
@@ -64,6 +64,10 @@ pub(crate) struct Packer {
     object_type: ObjectType,
     target: FrameTarget,
     frame: Vec<u8>,
+    /// What the next chunks are of.
+    kind: DataKind,
+    /// Bytes in the frame by kinds of data.
+    kinds: [u64; DataKind::ALL.len()],
     /// What frames are decoded into before they count as stored; kept from frame to frame.
     decoded: Vec<u8>,
     /// What transforms write into; kept from pack to pack.
@@ -85,12 +89,19 @@ impl Packer {
             object_type,
             target,
             frame: Vec::new(),
+            kind: DataKind::Other,
+            kinds: [0; DataKind::ALL.len()],
             decoded: Vec::new(),
             scratch: Scratch::default(),
             chunks: Vec::new(),
             pack: None,
             packs,
         }
+    }
+
+    /// Says what the next chunks are of.
+    pub(crate) fn set_kind(&mut self, kind: DataKind) {
+        self.kind = kind;
     }
 
     /// Identifies a chunk and stores it unless it is known. Returns its identity and whether it was new.
@@ -128,6 +139,9 @@ impl Packer {
             self.frame.reserve(self.target.most().saturating_add(limits::MIB));
         }
         self.frame.extend_from_slice(bytes);
+        if let Some(of_kind) = self.kinds.get_mut(self.kind.place()) {
+            *of_kind = of_kind.saturating_add(len.into());
+        }
         self.chunks.push(ChunkRecord { id, len });
         if self.target.is_reached(self.frame.len(), self.chunks.len()) { self.flush_frame() } else { Ok(()) }
     }
@@ -161,13 +175,26 @@ impl Packer {
                 let stored = pack.len().saturating_sub(before);
                 counters.frames_plain.fetch_add(self.frame.len() as u64, Ordering::Relaxed);
                 counters.frames_stored.fetch_add(stored as u64, Ordering::Relaxed);
+                self.count_kinds(stored as u64);
             }
         }
+        self.kinds.fill(0);
         self.frame.clear();
         self.chunks.clear();
         let full = pack.len() >= limits::PACK_TARGET_BYTES;
         self.pack = Some(pack);
         if full { self.flush_pack() } else { Ok(()) }
+    }
+
+    // What is compressed as one took what it took together: each kind's share is that of its bytes.
+    fn count_kinds(&self, stored: u64) {
+        let all = u128::from(self.frame.len() as u64).max(1);
+        for (kind, bytes) in DataKind::ALL.into_iter().zip(self.kinds).filter(|(_, bytes)| *bytes > 0) {
+            let share = u128::from(stored).saturating_mul(bytes.into()) / all;
+            let counters = self.shared.counters.kind(kind);
+            counters.bytes_new.fetch_add(bytes, Ordering::Relaxed);
+            counters.bytes_stored.fetch_add(u64::try_from(share).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
     }
 
     fn flush_pack(&mut self) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use super::churn::percent;
 use super::feed::Parent;
@@ -20,7 +21,9 @@ use crate::repository::views::WriterView;
 use crate::resources::Lease;
 use crate::source::{Source, SourceInfo};
 use crate::transform::{Transform, Zstd};
-use crate::{Change, EntryOrder, Error, ErrorKind, GetRange, JobContext, Result, SnapshotId, SnapshotInfo};
+use crate::{
+    Change, EntryOrder, Error, ErrorKind, GetRange, JobContext, Result, SnapshotId, SnapshotInfo, Workload,
+};
 
 /// One backup, in as many sessions as it takes.
 pub(super) struct Run<'a> {
@@ -30,6 +33,7 @@ pub(super) struct Run<'a> {
     pub(super) options: &'a BackupOptions,
     pub(super) job: &'a JobContext,
     pub(super) put: Arc<PutCounters>,
+    pub(super) started: Instant,
 }
 
 /// What a run made, up to its commit.
@@ -221,6 +225,13 @@ impl Run<'_> {
                 origin: options.origin,
                 change,
                 anomaly: anomaly.clone(),
+                workload: Some(Workload {
+                    seconds: self.started.elapsed().as_secs_f64(),
+                    bytes_read: load(&counters.bytes_read),
+                    bytes_stored: self.put.bytes(),
+                    objects_stored: self.put.objects(),
+                    kinds: counters.kind_loads(),
+                }),
             },
             tree: trees.tree,
             trailing: trees.trailing,

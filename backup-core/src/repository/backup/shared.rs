@@ -1,5 +1,6 @@
 //! What all parts of one running backup share.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +17,7 @@ use crate::repository::known::KnownChunks;
 use crate::repository::store::{PutCounters, Store};
 use crate::resources::Lease;
 use crate::transform::Transform;
-use crate::{Attribute, Entry, EntryKind, Error, JobContext, Progress, Result, Skipped};
+use crate::{Attribute, DataKind, Entry, EntryKind, Error, JobContext, KindLoad, Progress, Result, Skipped};
 
 /// Shared by feeder, workers, assembler and uploader.
 #[derive(Debug)]
@@ -57,6 +58,42 @@ pub(crate) struct Counters {
     /// New content in frames, and what it takes there.
     pub(crate) frames_plain: AtomicU64,
     pub(crate) frames_stored: AtomicU64,
+    /// By kinds of data, in the order of [`DataKind::ALL`].
+    pub(crate) kinds: [KindCounters; DataKind::ALL.len()],
+}
+
+/// Running totals of one kind of data.
+#[derive(Debug, Default)]
+pub(crate) struct KindCounters {
+    pub(crate) files: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) bytes_new: AtomicU64,
+    pub(crate) bytes_stored: AtomicU64,
+}
+
+impl Counters {
+    /// Those of a kind.
+    pub(crate) fn kind(&self, kind: DataKind) -> &KindCounters {
+        // Each kind has its place, the last one without doubt.
+        let [.., other] = &self.kinds;
+        self.kinds.get(kind.place()).unwrap_or(other)
+    }
+
+    /// The totals of the kinds that there are any of.
+    pub(crate) fn kind_loads(&self) -> BTreeMap<String, KindLoad> {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let kinds = DataKind::ALL.into_iter().map(|kind| {
+            let KindCounters { files, bytes, bytes_new, bytes_stored } = self.kind(kind);
+            let loads = KindLoad {
+                files: load(files),
+                bytes: load(bytes),
+                bytes_new: load(bytes_new),
+                bytes_stored: load(bytes_stored),
+            };
+            (kind.name().to_owned(), loads)
+        });
+        kinds.filter(|(_, load)| *load != KindLoad::default()).collect()
+    }
 }
 
 impl Shared {

@@ -13,7 +13,7 @@ use crate::limits;
 use crate::repository::guard;
 use crate::repository::tree::ChunkListBuilder;
 use crate::source::{BlockingContent, Chunking, Content, ContentReader};
-use crate::{Attribute, Entry, Error, Result, Skipped};
+use crate::{Attribute, DataKind, Entry, Error, Result, Skipped};
 
 /// Content that is read in one piece by one worker; longer content is drawn from a [`StreamJob`].
 pub(crate) const SMALL_BYTES_MAX: usize = 2 * limits::MIB;
@@ -113,6 +113,7 @@ impl Worker {
         let took = stream.next_region(&self.shared.chunker, &mut region)?;
         if took {
             self.shared.set_current(stream.entry.name.to_string());
+            self.content.set_kind(DataKind::of(&stream.entry.name));
             let (chunks, _) = self.store_chunks(&region.bytes, &region.cuts)?;
             self.shared.counters.bytes_read.fetch_add(region.bytes.len() as u64, Ordering::Relaxed);
             self.shared.counters.bytes_logical.fetch_add(region.bytes.len() as u64, Ordering::Relaxed);
@@ -146,7 +147,7 @@ impl Worker {
             self.shared.check()?;
             match item {
                 BatchItem::Ready(entry) => entries.push(entry),
-                BatchItem::Open(entry, content) => match self.read_whole(content)? {
+                BatchItem::Open(entry, content) => match self.read_whole(&entry, content)? {
                     Ok((content, attributes, notice)) => {
                         self.shared.counters.bytes_logical.fetch_add(content.len(), Ordering::Relaxed);
                         if let Some(notice) = notice {
@@ -162,7 +163,8 @@ impl Worker {
     }
 
     // The outer error fails the job, the inner one only the entry.
-    fn read_whole(&mut self, content: Content) -> Result<Result<Whole, io::Error>> {
+    fn read_whole(&mut self, entry: &Entry, content: Content) -> Result<Result<Whole, io::Error>> {
+        self.content.set_kind(DataKind::of(&entry.name));
         let chunking = content.chunking;
         let mut reader: Box<dyn BlockingContent> = match content.reader {
             ContentReader::Blocking(open) => match guard::read(open) {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::CollectOptions;
+use super::logs::LogNeed;
 use super::mark::{Root, mark};
 use super::number::Begun;
-use super::roots::Rooted;
+use super::roots::{RootIds, Rooted};
 use crate::format::control::{CondemnedDocument, DecisionDocument, Names, Verdict};
 use crate::limits;
 use crate::report::{CollectReport, CollectionOutcome, DamagedObject};
@@ -125,9 +126,15 @@ impl Repository {
         report: &mut CollectReport,
         job: &JobContext,
     ) -> Result<Option<Names>> {
+        // Mostly nobody committed meanwhile; then no index is loaded to find that out.
+        let RootIds { ids, .. } = self.root_ids(begun.now, &[], job).await?;
+        if ids.iter().all(|id| marked.contains(id)) {
+            return Ok(Some(Names::default()));
+        }
         let mut lost = Vec::new();
         for _ in 0..RELISTED_MAX {
-            let Rooted { index, roots, control } = self.list_roots(begun.now, &[], job).await?;
+            let Rooted { index, roots, logs, control } = self.list_roots(begun.now, &[], job).await?;
+            let logs: Vec<LogNeed> = logs.into_iter().filter(|need| !marked.contains(&need.id)).collect();
             let roots: Vec<Root> = roots.into_iter().filter(|root| !marked.contains(&root.id)).collect();
             if roots.is_empty() {
                 return Ok(Some(Names::default()));
@@ -158,6 +165,10 @@ impl Repository {
                 let Some(names) = self.read_part(begun.number, part, digest, job).await? else {
                     return Ok(None);
                 };
+                // Mostly only logs are condemned that are older than what anybody begins with.
+                if names.logs.iter().any(|key| logs.iter().any(|need| need.reaches(key))) {
+                    return Ok(None);
+                }
                 for (object_type, digest) in names.packs() {
                     if let Some(number) = index.number_of(digest)? {
                         condemned_packs.insert(number, (*digest, object_type));

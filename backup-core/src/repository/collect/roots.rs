@@ -1,10 +1,11 @@
 //! What must be kept, and what of the store that does not need.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::Round;
 use super::choose::{self, Kept};
+use super::logs::{LogNeed, UnneededLog};
 use super::mark::{Needed, Root, mark};
 use super::repack::Wasted;
 use crate::format::control::{HoldDocument, SweptName};
@@ -17,7 +18,9 @@ use crate::repository::listing::Listing;
 use crate::repository::reader::Reader;
 use crate::repository::{Repository, guard, keys};
 use crate::transform::ObjectType;
-use crate::{Error, ErrorKind, JobContext, Result, SinkExt, SnapshotId, Timestamp, limits};
+use crate::{
+    Error, ErrorKind, JobContext, LogRetention, ObjectKey, Result, SinkExt, SnapshotId, Timestamp, limits,
+};
 
 /// A pack that the store lists.
 #[derive(Debug, Clone, Copy)]
@@ -32,11 +35,21 @@ pub(super) struct ListedPack {
 pub(super) struct Found {
     /// Packs that no root needs.
     pub(super) unneeded: Vec<ListedPack>,
+    /// Objects of logs that nothing needs.
+    pub(super) logs: Vec<UnneededLog>,
     pub(super) marked: BTreeSet<SnapshotId>,
     /// The index names packs that were swept.
     pub(super) names_swept: bool,
     /// Packs that are worth writing anew, by name.
     pub(super) repack: Vec<[u8; 32]>,
+}
+
+impl Found {
+    /// Counts what nothing needs.
+    pub(super) fn note(&self, report: &mut CollectReport) {
+        self.unneeded.iter().for_each(|pack| report.note_unneeded(pack.len));
+        self.logs.iter().for_each(|log| report.note_unneeded_log(log.len));
+    }
 }
 
 /// What the store holds, and what of it is needed.
@@ -50,6 +63,8 @@ pub(super) struct Survey {
     pub(super) needed: Needed,
     pub(super) kept: Kept,
     pub(super) marked: BTreeSet<SnapshotId>,
+    /// What the snapshots need of logs.
+    pub(super) logs: Vec<LogNeed>,
 }
 
 /// What must be kept, and where it is.
@@ -57,8 +72,22 @@ pub(super) struct Survey {
 pub(super) struct Rooted {
     pub(super) index: Index,
     pub(super) roots: Vec<Root>,
+    /// What they need of logs.
+    pub(super) logs: Vec<LogNeed>,
     /// Listed last.
     pub(super) control: Control,
+}
+
+/// Snapshots that must be kept, and what was listed beside them.
+#[derive(Debug)]
+pub(super) struct RootIds {
+    pub(super) ids: Vec<SnapshotId>,
+    /// What they need of logs.
+    logs: Vec<LogNeed>,
+    /// Sessions that have committed.
+    committed: HashSet<SnapshotId>,
+    /// Listed last.
+    control: Control,
 }
 
 /// The packs of the index that are listed, and not barred.
@@ -106,8 +135,43 @@ impl Repository {
         report: &mut CollectReport,
         job: &JobContext,
     ) -> Result<Option<Survey>> {
+        let mut looks = 1;
+        loop {
+            let before = self.listed_names().await?;
+            let damaged = match self.survey_once(now, gone, report, job).await? {
+                Ok(survey) => return Ok(Some(survey)),
+                Err(damaged) => damaged,
+            };
+            // Another collector may have written packs anew and deleted them, or what only a snapshot needed that has expired, beside
+            // this look; that is no damage.
+            if looks >= LISTINGS_MAX || self.listed_names().await? == before {
+                report.damaged_objects.extend(damaged);
+                return Ok(None);
+            }
+            tracing::debug!(?damaged, "looked at once more");
+            looks = looks.saturating_add(1);
+        }
+    }
+
+    /// What says which packs are needed, and where: names only.
+    async fn listed_names(&self) -> Result<Vec<ObjectKey>> {
+        let sink = &self.store().sink;
+        let lists =
+            (sink.list_all(keys::INDEX), sink.list_all(keys::SNAPSHOTS), sink.list_all(keys::CONTROL));
+        let (index, snapshots, control) = tokio::try_join!(lists.0, lists.1, lists.2)?;
+        Ok([index, snapshots, control].into_iter().flatten().map(|meta| meta.key).collect())
+    }
+
+    /// One look; what is damaged if there is anything.
+    async fn survey_once(
+        &self,
+        now: Option<Timestamp>,
+        gone: &[SnapshotId],
+        report: &mut CollectReport,
+        job: &JobContext,
+    ) -> Result<std::result::Result<Survey, Vec<DamagedObject>>> {
         let listed = self.list_packs(job).await?;
-        let Rooted { index, roots, control } = self.list_roots(now, gone, job).await?;
+        let Rooted { index, roots, logs, control } = self.list_roots(now, gone, job).await?;
         report.snapshots = roots.len() as u64;
         let mut damaged: Vec<DamagedObject> = Vec::new();
         for (key, reason) in index.unreadable.iter().chain(&control.unreadable) {
@@ -121,12 +185,11 @@ impl Repository {
         let mut needed = mark(&roots, &reader, job).await?;
         damaged.append(&mut needed.lost);
         if !damaged.is_empty() {
-            report.damaged_objects.append(&mut damaged);
-            return Ok(None);
+            return Ok(Err(damaged));
         }
         let usable = usable(&listed, &index, &barred)?;
         let (needed, kept) = choose(&index, needed, usable).await?;
-        let (needed, mut kept) = if kept.lost.is_empty() {
+        let (needed, kept) = if kept.lost.is_empty() {
             (needed, kept)
         } else {
             // What was committed since stands in packs that were put after the others were listed.
@@ -134,12 +197,11 @@ impl Repository {
             choose(&index, needed, usable).await?
         };
         if !kept.lost.is_empty() {
-            report.damaged_objects.append(&mut kept.lost);
-            return Ok(None);
+            return Ok(Err(kept.lost));
         }
         let marked = roots.into_iter().map(|root| root.id).collect();
         let names_swept = !barred.is_empty();
-        Ok(Some(Survey { listed, index, bars, names_swept, needed, kept, marked }))
+        Ok(Ok(Survey { listed, index, bars, names_swept, needed, kept, marked, logs }))
     }
 
     /// Finds what no root needs, and what of the rest is worth writing anew; nothing if something that a root needs cannot
@@ -148,12 +210,12 @@ impl Repository {
         &self,
         now: Option<Timestamp>,
         gone: &[SnapshotId],
-        round: Round,
+        (round, retention): (Round, Option<LogRetention>),
         report: &mut CollectReport,
         job: &JobContext,
     ) -> Result<Option<Found>> {
         let Some(survey) = self.survey(now, gone, report, job).await? else { return Ok(None) };
-        let Survey { listed, index, bars, names_swept, kept, marked, .. } = survey;
+        let Survey { listed, index, bars, names_swept, kept, marked, logs, .. } = survey;
         let mut found = Found { marked, names_swept, ..Found::default() };
         let mut wasted = Wasted::default();
         for pack in listed {
@@ -168,7 +230,15 @@ impl Repository {
                 None => found.unneeded.push(pack),
             }
         }
+        found.logs = self.unneeded_logs(&logs, retention, now, job).await?;
+        found.logs.retain(|log| !bars.contains(SweptName::of_log(&log.key)));
         let most = round.names_max();
+        if found.logs.len() > most {
+            // The oldest first, of each lineage.
+            found.logs.truncate(most);
+            report.more_unneeded = true;
+        }
+        let most = most.saturating_sub(found.logs.len());
         if found.unneeded.len() > most {
             // With the largest most is gained.
             found.unneeded.sort_unstable_by_key(|pack| std::cmp::Reverse(pack.len));
@@ -205,9 +275,31 @@ impl Repository {
         gone: &[SnapshotId],
         job: &JobContext,
     ) -> Result<Rooted> {
-        let sink = &self.store().sink;
-        let segments = sink.list_all(keys::INDEX).await?;
-        let outcomes = sink.list_all(keys::SNAPSHOTS).await?;
+        let segments = self.store().sink.list_all(keys::INDEX).await?;
+        let RootIds { ids, logs, committed, control } = self.root_ids(now, gone, job).await?;
+        let index = Index::load_listed(self.store(), segments, &committed, Which::Committed, job).await?;
+        let mut roots = Vec::new();
+        for id in ids {
+            let document: Arc<SnapshotDocument> = match self.snapshot_document(id, job).await {
+                Ok(document) => document,
+                // It has expired, and somebody has deleted it.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let trees = [document.tree, document.trailing].into_iter().flatten().collect();
+            roots.push(Root { id, trees });
+        }
+        Ok(Rooted { index, roots, logs, control })
+    }
+
+    /// The snapshots that must be kept, by name only.
+    pub(super) async fn root_ids(
+        &self,
+        now: Option<Timestamp>,
+        gone: &[SnapshotId],
+        job: &JobContext,
+    ) -> Result<RootIds> {
+        let outcomes = self.store().sink.list_all(keys::SNAPSHOTS).await?;
         // Which of them are fences is known once all are read.
         let (read, failures) = self.load_listed(outcomes.clone(), job).await?;
         if let Some((_, error)) = failures.into_iter().next() {
@@ -218,24 +310,13 @@ impl Repository {
         // Digests last: what a fate's absence means, they say.
         let control = self.listed_control(job).await?;
         let committed = self.committed_among(&outcomes, &control);
-        let index = Index::load_listed(self.store(), segments, &committed, Which::Committed, job).await?;
-        let mut roots = Vec::new();
-        for info in read {
-            let id = info.id;
-            let expired = fates.has_expired(id) || control.has_expired(id);
-            if (expired || gone.contains(&id)) && !held.contains(&id) {
-                continue;
-            }
-            let document: Arc<SnapshotDocument> = match self.snapshot_document(id, job).await {
-                Ok(document) => document,
-                // It has expired, and somebody has deleted it.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let trees = [document.tree, document.trailing].into_iter().flatten().collect();
-            roots.push(Root { id, trees });
-        }
-        Ok(Rooted { index, roots, control })
+        let is_kept = |id: &SnapshotId| {
+            let expired = fates.has_expired(*id) || control.has_expired(*id);
+            !(expired || gone.contains(id)) || held.contains(id)
+        };
+        let kept = || read.iter().filter(|info| is_kept(&info.id));
+        let (ids, logs) = (kept().map(|info| info.id).collect(), kept().filter_map(LogNeed::of).collect());
+        Ok(RootIds { ids, logs, committed, control })
     }
 
     /// Snapshots that somebody holds.

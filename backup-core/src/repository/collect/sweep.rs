@@ -10,6 +10,7 @@ use crate::format::control::SweptName;
 use crate::report::CollectReport;
 use crate::repository::control::Control;
 use crate::repository::keys::ControlKey;
+use crate::repository::listing::Listing;
 use crate::repository::{Repository, keys};
 use crate::{JobContext, ObjectKey, Result, SinkExt};
 
@@ -55,6 +56,15 @@ impl Repository {
                 doomed.push((keys::pack(pack.object_type, &pack.digest)?, pack.len));
             } else if waiting.contains(&name) {
                 report.packs_waiting = report.packs_waiting.saturating_add(1);
+            }
+        }
+        let mut logs = Listing::new(&*self.store().sink, keys::LOGS);
+        while let Some(page) = logs.next().await? {
+            for meta in page {
+                let name = SweptName::of_log(&meta.key);
+                if swept.names.contains(&name) || ever.was_swept(name) {
+                    doomed.push((meta.key, meta.len));
+                }
             }
         }
         let sink = &self.store().sink;

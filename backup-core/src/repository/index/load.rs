@@ -18,8 +18,9 @@ use super::build::IndexBuilder;
 use super::{Index, is_damage, not_ours};
 use crate::format::object::{ObjectOpener, Scratch};
 use crate::format::segment::{IndexRow, PackRecord, SEGMENT_PACKS_MAX, SegmentHead, decode_rows};
+use crate::repository::keys;
+use crate::repository::lane::Lane;
 use crate::repository::store::Store;
-use crate::repository::{guard, keys};
 use crate::transform::ObjectType;
 use crate::{Error, ErrorKind, JobContext, ObjectMeta, Result, SinkExt, SnapshotId, limits};
 
@@ -74,14 +75,16 @@ impl Index {
     ) -> Result<Self> {
         listed.sort_by_key(|meta| Reverse(meta.created));
         let committed = Arc::new(committed.clone());
+        let lane = Lane::start()?;
         let mut superseded = HashSet::new();
         loop {
             let superseded_so_far = Arc::new(superseded);
-            let pass = Pass { store, committed: &committed, superseded: superseded_so_far, which, job };
+            let pass =
+                Pass { store, lane: &lane, committed: &committed, superseded: superseded_so_far, which, job };
             let known = pass.superseded.clone();
             let Loaded { builder, replaced, merged } = pass.run(listed.clone()).await?;
             if merged.is_disjoint(&replaced) {
-                return guard::blocking(move || builder.finish()).await;
+                return lane.run(move || builder.finish()).await;
             }
             // It grows with each pass, and all of it are segments that were listed.
             superseded = known.union(&replaced).copied().collect();
@@ -91,6 +94,7 @@ impl Index {
 
 struct Pass<'a> {
     store: &'a Store,
+    lane: &'a Lane,
     committed: &'a Arc<HashSet<SnapshotId>>,
     superseded: Arc<HashSet<[u8; 32]>>,
     which: Which,
@@ -126,10 +130,10 @@ impl Pass<'_> {
             let opened = match fetched {
                 Ok((digest, bytes)) => {
                     let (store, key) = (self.store.clone(), meta.key.clone());
-                    guard::blocking(move || {
+                    let open = move || {
                         Ok(Segment::open(&store, digest, &bytes).map_err(|e| not_ours(e).with_object(&key)))
-                    })
-                    .await?
+                    };
+                    self.lane.run(open).await?
                 }
                 Err(error) => Err(error),
             };
@@ -150,11 +154,8 @@ impl Pass<'_> {
             let counts = committed || self.which == Which::All;
             if counts && !replaced.contains(&segment.digest) {
                 merged.insert(segment.digest);
-                builder = guard::blocking(move || {
-                    segment.add_to(&mut builder, committed)?;
-                    Ok(builder)
-                })
-                .await?;
+                let add = move || segment.add_to(&mut builder, committed).map(|()| builder);
+                builder = self.lane.run(add).await?;
             }
         }
         Ok(Loaded { builder, replaced, merged })

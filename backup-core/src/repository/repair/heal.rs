@@ -21,7 +21,7 @@ use crate::limits;
 use crate::observer::Event;
 use crate::report::{DamagedObject, HealReport};
 use crate::transform::ObjectType;
-use crate::{Error, ErrorKind, JobContext, ObjectKey, Result, SnapshotId};
+use crate::{Error, ErrorKind, JobContext, ObjectKey, Result, SnapshotId, SnapshotInfo};
 
 /// Chunks of packs that are nowhere as they were; beyond that a place is better made anew.
 const CHUNKS_MAX: usize = 1_000_000;
@@ -98,6 +98,8 @@ impl Healing<'_> {
                 "meta" => self.pack(&key, ObjectType::Meta, &mut gone).await?,
                 "snapshots" => snapshots.push(key),
                 "index" => index = true,
+                // It lacks packs.
+                "" if object == "index" => index = true,
                 "sets" => self.document(&key, |place, bytes| place.check_set(&key, bytes)).await?,
                 "" if object == keys::CONFIG => {
                     self.document(&key, |place, bytes| place.check_config(bytes)).await?;
@@ -106,8 +108,15 @@ impl Healing<'_> {
             }
         }
         let bad = self.numbers(&gone)?;
+        // Nothing is to rely upon them, nor to name them anew.
+        let mut barred = (*self.view.barred).clone();
+        bad.iter().for_each(|number| barred.insert(number));
+        self.view.barred = Arc::new(barred);
         let rewritten = self.chunks_of(&gone, &bad).await?;
-        let snapshots = self.snapshots(snapshots, &bad).await?;
+        let snapshots = self.snapshots(snapshots).await?;
+        if index {
+            self.unnamed(&snapshots).await?;
+        }
         if self.put.objects() > 1
             && self.session.decide(self.place, self.put, self.job).await? == Decided::Fenced
         {
@@ -120,13 +129,13 @@ impl Healing<'_> {
             self.place.forget_document(id);
         }
         if !rewritten.is_empty() {
-            // The index must not name any longer what is about to go.
-            let names = rewritten.iter().map(|(_, digest)| SweptName::of_pack(digest)).collect();
-            self.place.compact_without(names, self.job).await?;
-            for (key, _) in rewritten {
-                self.place.sink().delete(&key).await.map_err(|e| e.with_object(&key))?;
+            // First they go, then their names: what no index names any longer, and is still there, nobody could heal.
+            for (key, _) in &rewritten {
+                self.place.sink().delete(key).await.map_err(|e| e.with_object(key))?;
                 self.report.rewritten.push(key.to_string());
             }
+            let names = rewritten.iter().map(|(_, digest)| SweptName::of_pack(digest)).collect();
+            self.place.compact_without(names, self.job).await?;
         }
         if index {
             let repaired = self.place.repair_index(false, self.job).await?;
@@ -221,11 +230,7 @@ impl Healing<'_> {
     }
 
     /// What damaged snapshots need is brought here. Returns their objects, which can be put once that is committed.
-    async fn snapshots(
-        &mut self,
-        damaged: Vec<ObjectKey>,
-        bad: &Bits,
-    ) -> Result<Vec<(ObjectKey, SnapshotId, Bytes)>> {
+    async fn snapshots(&mut self, damaged: Vec<ObjectKey>) -> Result<Vec<(ObjectKey, SnapshotId, Bytes)>> {
         let mut found = Vec::new();
         for key in damaged {
             let id = keys::id_of(&key)?;
@@ -245,11 +250,9 @@ impl Healing<'_> {
             let SessionOutcome::Snapshot(document) = self.place.open_outcome(&key, id, &bytes)? else {
                 continue;
             };
-            let mut unusable = (*self.view.barred).clone();
-            bad.iter().for_each(|number| unusable.insert(number));
             let mut brought = false;
             for reader in self.others.readers(self.job).await? {
-                let to = (&*self.view.reader.index, &unusable);
+                let to = (&*self.view.reader.index, &*self.view.barred);
                 let mut gaps = Gaps::new(&reader.index, to, Bits::default(), id);
                 for tree in [document.tree, document.trailing].into_iter().flatten() {
                     walk(&tree, reader, &mut gaps, self.job).await?;
@@ -271,6 +274,60 @@ impl Healing<'_> {
             }
         }
         Ok(found)
+    }
+
+    /// A pack that is gone together with the part of the index that named it is missed only by those who need it: what the
+    /// snapshots that are shown here lack is brought; that of those in `found` was.
+    async fn unnamed(&mut self, found: &[(ObjectKey, SnapshotId, Bytes)]) -> Result<()> {
+        let (place, job) = (self.place, self.job);
+        let own = place.scanned_view(job).await?;
+        let barred = self.view.bars.packs(&own.index)?;
+        let to = (&*own.index, &barred);
+        let mut lacking = Vec::new();
+        let mut walked = Bits::default();
+        for SnapshotInfo { id, .. } in &self.view.snapshots {
+            if found.iter().any(|(_, found, _)| found == id) {
+                continue;
+            }
+            let document = match place.snapshot_document(*id, job).await {
+                Ok(document) => document,
+                // It is among what is lost.
+                Err(error) if error.is_corruption() => continue,
+                Err(error) => return Err(error),
+            };
+            let mut gaps = Gaps::new(&own.index, to, walked, *id);
+            for tree in [document.tree, document.trailing].into_iter().flatten() {
+                walk(&tree, &own, &mut gaps, job).await?;
+            }
+            walked = std::mem::take(&mut gaps.walked);
+            if !gaps.lost.is_empty() {
+                lacking.push((*id, document));
+            }
+        }
+        for reader in self.others.readers(job).await? {
+            let Some((first, _)) = lacking.first() else { break };
+            let mut all = Gaps::new(&reader.index, to, Bits::default(), *first);
+            let mut left = Vec::new();
+            for (id, document) in lacking {
+                for tree in [document.tree, document.trailing].into_iter().flatten() {
+                    walk(&tree, reader, &mut all, job).await?;
+                }
+                if !std::mem::take(&mut all.lost).is_empty() {
+                    left.push((id, document));
+                }
+            }
+            let lease = job.resources().lease(job).await?;
+            let mut filled = self.filling().fill(reader, all, lease).await?;
+            self.filling().fill_lost(self.others.readers(job).await?, &mut filled).await?;
+            if !filled.lost.is_empty() {
+                self.report.lost.extend(filled.damaged);
+            }
+            lacking = left;
+        }
+        for (id, _) in lacking {
+            self.lost(&keys::snapshot(id)?, "no other place has what it needs and no pack here holds");
+        }
+        Ok(())
     }
 
     /// A document comes back as another place has it; `check` says whether bytes are what should stand there.

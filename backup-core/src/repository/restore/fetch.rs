@@ -9,6 +9,7 @@ use futures_util::stream::FuturesOrdered;
 use tokio::sync::oneshot;
 
 use super::files::RestoringEntry;
+use super::popular::{Popular, Reader as Who};
 use super::retry::Retries;
 use super::selected::{Chosen, Selected};
 use super::totals::Totals;
@@ -73,6 +74,7 @@ pub(crate) async fn restore_parallel(
         totals: totals.clone(),
         retries: retries.clone(),
         window: Window::default(),
+        popular: Popular::default(),
         fetching: FuturesOrdered::new(),
         fetching_bytes: VecDeque::new(),
         send: windows_send,
@@ -110,6 +112,7 @@ struct Planner {
     totals: Arc<Totals>,
     retries: Arc<Retries>,
     window: Window,
+    popular: Popular,
     fetching: FuturesOrdered<Fetch>,
     /// Stored bytes of each window that is being fetched, in their order.
     fetching_bytes: VecDeque<u64>,
@@ -195,15 +198,27 @@ impl Planner {
                 let pack = self.reader.index.pack(row.pack)?;
                 let Some(frame) = pack.record.frames.get(row.frame as usize) else {
                     // An index can say anything; maybe the chunk has another place.
-                    let piece = Piece { entry: entry.clone(), offset, chunk, row };
+                    let piece = Piece { entry: entry.clone(), offset, chunk, row, reading: None };
                     let reason = "an index names a frame that its pack does not have";
                     return self.retries.fail(piece, reason, &self.reader, &self.totals, &self.job);
                 };
                 let stored_len = u64::from(frame.stored_len);
+                let mut piece = Piece { entry: entry.clone(), offset, chunk, row, reading: None };
+                // What stands in the target may spare anybody the reading, on which nobody then can rely.
+                if !self.survey {
+                    match self.popular.reader(&piece.chunk) {
+                        Who::Before(shared) if self.window.may_await(piece.chunk.len) => {
+                            self.window.push_awaited(piece, shared);
+                            return Ok(());
+                        }
+                        Who::Before(_) => {}
+                        Who::Here(reading) => piece.reading = reading,
+                    }
+                }
                 if self.window.is_full_before(&row, stored_len) {
                     self.flush().await?;
                 }
-                self.window.push(Piece { entry: entry.clone(), offset, chunk, row }, stored_len);
+                self.window.push(piece, stored_len);
             }
             None if self.reader.others.are_there() => {
                 if self.retries.try_again(entry.clone(), offset, chunk) {

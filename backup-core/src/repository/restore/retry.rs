@@ -18,6 +18,8 @@ struct Again {
     entry: Arc<RestoringEntry>,
     offset: u64,
     chunk: ChunkRef,
+    /// Its only pack is gone, as this says: it may have been written anew since the index was read.
+    gone: Option<String>,
 }
 
 /// Filled by the workers and the planner, emptied by the planner before each window, so it holds what a few windows do at
@@ -46,18 +48,49 @@ impl Retries {
         Ok(())
     }
 
+    /// The same of a piece whose pack is not there.
+    pub(crate) fn gone(
+        &self,
+        piece: Piece,
+        reason: &str,
+        reader: &Reader,
+        totals: &Totals,
+        job: &JobContext,
+    ) -> Result<()> {
+        let alone = !reader.others.are_elsewhere()
+            && reader.index.find(piece.chunk.id.short(), piece.chunk.len)?.len() <= 1;
+        if !alone || !reader.others.are_there() {
+            return self.fail(piece, reason, reader, totals, job);
+        }
+        let Piece { entry, offset, chunk, .. } = piece;
+        self.keep(Again { entry, offset, chunk, gone: Some(reason.to_owned()) });
+        Ok(())
+    }
+
     /// Keeps a piece for a second try. Returns whether so many are kept that they should be [run](Self::run).
     pub(crate) fn try_again(&self, entry: Arc<RestoringEntry>, offset: u64, chunk: ChunkRef) -> bool {
+        self.keep(Again { entry, offset, chunk, gone: None })
+    }
+
+    fn keep(&self, again: Again) -> bool {
         let mut kept = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        kept.push(Again { entry, offset, chunk });
+        kept.push(again);
         kept.len() >= AGAIN_MAX
     }
 
     /// Writes what was kept from whichever place is whole.
     pub(crate) async fn run(&self, reader: &Reader, totals: &Arc<Totals>, job: &JobContext) -> Result<()> {
         let pieces = std::mem::take(&mut *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-        for Again { entry, offset, chunk } in pieces {
-            match reader.chunk(&chunk.id, chunk.len, job).await {
+        for Again { entry, offset, chunk, gone } in pieces {
+            let read = match gone {
+                // Where the index says it need not be asked for again.
+                Some(reason) => {
+                    let failure = Error::corruption(reason);
+                    reader.others.chunk(&chunk.id, chunk.len, &reader.index, failure, job).await
+                }
+                None => reader.chunk(&chunk.id, chunk.len, job).await,
+            };
+            match read {
                 Ok(bytes) => {
                     let (totals, job) = (totals.clone(), job.clone());
                     let write = move || entry.write(&bytes, offset, &mut Vec::new(), &totals, &job);

@@ -7,20 +7,22 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::files::RestoringEntry;
+use super::popular::{Reading, Shared};
 use crate::format::chunks::ChunkRef;
 use crate::format::segment::IndexRow;
 use crate::limits;
-use crate::repository::frames::missing;
 use crate::repository::reader::Reader;
-use crate::{GetRange, JobContext, Result};
+use crate::{ErrorKind, GetRange, JobContext, Result};
 
-/// Plaintext in one window, about.
-pub(crate) const WINDOW_BYTES: usize = 8 * limits::MIB;
+/// Plaintext in one window, about. Whatever two windows need is fetched and opened twice.
+pub(crate) const WINDOW_BYTES: usize = 16 * limits::MIB;
 /// Stored bytes that one window fetches at most, unless one frame has more. Small files whose chunks are scattered over
 /// many packs need far more than their own length: a frame each.
 const WINDOW_STORED_BYTES: u64 = 8 * limits::MIB as u64;
+/// Plaintext in one window that windows before it read.
+const AWAITED_BYTES_MAX: usize = limits::MIB;
 /// Entries in one window.
-pub(crate) const WINDOW_ENTRIES: usize = 1024;
+pub(crate) const WINDOW_ENTRIES: usize = 2048;
 /// Pieces of one window. A few pages can name tiny chunks by the million, and each costs about a hundred bytes here.
 const WINDOW_PIECES: usize = 16 * 1024;
 /// Bytes fetched by one request at most, unless one frame is longer.
@@ -35,6 +37,8 @@ pub(crate) struct Piece {
     pub(crate) offset: u64,
     pub(crate) chunk: ChunkRef,
     pub(crate) row: IndexRow,
+    /// Where others need the same chunk.
+    pub(crate) reading: Option<Reading>,
 }
 
 /// Work for one worker: entries that need no content, and pieces.
@@ -45,6 +49,9 @@ pub(crate) struct Window {
     pub(crate) announced: Vec<Arc<RestoringEntry>>,
     /// Content that stands in the entries themselves.
     pub(crate) inline: Vec<(Arc<RestoringEntry>, Box<[u8]>)>,
+    /// Pieces that somebody before reads.
+    pub(crate) awaited: Vec<(Piece, Arc<Shared>)>,
+    awaited_bytes: usize,
     bytes: usize,
     entries: usize,
     /// The frames that the pieces need, by pack and ordinal, and their length together.
@@ -69,6 +76,7 @@ pub(crate) struct FetchedWindow {
     pub(crate) runs: Vec<FetchedRun>,
     pub(crate) announced: Vec<Arc<RestoringEntry>>,
     pub(crate) inline: Vec<(Arc<RestoringEntry>, Box<[u8]>)>,
+    pub(crate) awaited: Vec<(Piece, Arc<Shared>)>,
 }
 
 impl Window {
@@ -107,18 +115,33 @@ impl Window {
         self.pieces.push(piece);
     }
 
+    /// Whether there is room for a piece that somebody before reads: what windows under way hold on to is bounded.
+    pub(crate) fn may_await(&self, len: u32) -> bool {
+        self.awaited.len() < WINDOW_PIECES
+            && self.awaited_bytes.saturating_add(len as usize) <= AWAITED_BYTES_MAX
+    }
+
+    pub(crate) fn push_awaited(&mut self, piece: Piece, shared: Arc<Shared>) {
+        self.awaited_bytes = self.awaited_bytes.saturating_add(piece.chunk.len as usize);
+        self.bytes = self.bytes.saturating_add(piece.chunk.len as usize);
+        self.awaited.push((piece, shared));
+    }
+
     /// Bytes that fetching it takes, about.
     pub(crate) fn stored_bytes(&self) -> u64 {
         self.stored_bytes
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.pieces.is_empty() && self.announced.is_empty() && self.inline.is_empty()
+        self.pieces.is_empty()
+            && self.awaited.is_empty()
+            && self.announced.is_empty()
+            && self.inline.is_empty()
     }
 
     /// Fetches what the window needs, pack by pack.
     pub(crate) async fn fetch(self, reader: &Reader, job: &JobContext) -> Result<FetchedWindow> {
-        let Self { mut pieces, announced, inline, .. } = self;
+        let Self { mut pieces, announced, inline, awaited, .. } = self;
         pieces.sort_by_key(|piece| (piece.row.pack, piece.row.frame, piece.row.offset));
         let mut runs: Vec<Run> = Vec::new();
         for piece in pieces {
@@ -139,7 +162,7 @@ impl Window {
         // Requests at once are bounded: each may take a thread and a buffer of its own.
         let fetches = runs.into_iter().map(|run| run.fetch(reader, job));
         let runs = stream::iter(fetches).buffered(job.resources().requests()).try_collect().await?;
-        Ok(FetchedWindow { runs, announced, inline })
+        Ok(FetchedWindow { runs, announced, inline, awaited })
     }
 }
 
@@ -160,12 +183,14 @@ impl Run {
     async fn fetch(self, reader: &Reader, job: &JobContext) -> Result<FetchedRun> {
         let Self { pack, start, end, pieces } = self;
         let key = reader.index.pack(pack)?.key.clone();
-        let bytes = match reader.store.get(&key, GetRange::Bounded(start..end), job).await.map_err(missing) {
+        let bytes = match reader.store.get(&key, GetRange::Bounded(start..end), job).await {
             Ok(fetched) => Ok(fetched.bytes),
             // A pack that is damaged or gone harms only the entries that need it; one that cannot be read for now other places
             // may have.
             Err(error)
-                if error.is_corruption() || (reader.others.are_elsewhere() && !error.is_cancelled()) =>
+                if error.is_corruption()
+                    || error.kind() == ErrorKind::NotFound
+                    || (reader.others.are_elsewhere() && !error.is_cancelled()) =>
             {
                 Err(error)
             }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::popular::{Found, Shared};
 use super::retry::Retries;
 use super::totals::Totals;
 use super::window::{FetchedRun, FetchedWindow, Piece};
 use crate::format::object::Scratch;
 use crate::repository::frames::slice_of;
 use crate::repository::reader::Reader;
-use crate::{Error, JobContext, Result};
+use crate::{Error, ErrorKind, JobContext, Result};
 
 /// One worker thread's state; its buffers live as long as it.
 #[derive(Debug)]
@@ -51,6 +52,10 @@ impl RestoreWorker {
             self.job.check()?;
             self.write_run(run)?;
         }
+        for (piece, shared) in window.awaited {
+            self.job.check()?;
+            self.write_awaited(piece, &shared)?;
+        }
         for entry in window.announced {
             entry.all_announced(&self.totals, &self.job);
         }
@@ -61,8 +66,11 @@ impl RestoreWorker {
         let bytes = match run.bytes {
             Ok(bytes) => bytes,
             Err(error) => {
-                let reason = error.to_string();
-                return run.pieces.into_iter().try_for_each(|piece| self.fail(piece, &reason));
+                let (reason, gone) = (error.to_string(), error.kind() == ErrorKind::NotFound);
+                return run.pieces.into_iter().try_for_each(|piece| match gone {
+                    true => self.gone(piece, &reason),
+                    false => self.fail(piece, &reason),
+                });
             }
         };
         let index = self.reader.index.clone();
@@ -100,9 +108,25 @@ impl RestoreWorker {
         Ok(())
     }
 
+    fn write_awaited(&mut self, piece: Piece, shared: &Shared) -> Result<()> {
+        match shared.wait() {
+            Found::Bytes(bytes) => {
+                piece.entry.write(&bytes, piece.offset, &mut self.compare, &self.totals, &self.job);
+            }
+            Found::Damaged(reason) => self.fail(piece, &reason)?,
+            Found::Nothing => {
+                self.retries.try_again(piece.entry, piece.offset, piece.chunk);
+            }
+        }
+        Ok(())
+    }
+
     fn write_piece(&mut self, piece: Piece) -> Result<()> {
         let reason = match slice_of(&self.plain, &piece.row) {
             Ok(bytes) if self.reader.store.protection.chunk_id(bytes) == piece.chunk.id => {
+                if let Some(reading) = &piece.reading {
+                    reading.is(bytes);
+                }
                 piece.entry.write(bytes, piece.offset, &mut self.compare, &self.totals, &self.job);
                 return Ok(());
             }
@@ -112,7 +136,15 @@ impl RestoreWorker {
         self.fail(piece, &reason)
     }
 
+    /// Its pack is not there. What others were to get of it they look for themselves.
+    fn gone(&self, piece: Piece, reason: &str) -> Result<()> {
+        self.retries.gone(piece, reason, &self.reader, &self.totals, &self.job)
+    }
+
     fn fail(&self, piece: Piece, reason: &str) -> Result<()> {
+        if let Some(reading) = &piece.reading {
+            reading.is_damaged(reason);
+        }
         self.retries.fail(piece, reason, &self.reader, &self.totals, &self.job)
     }
 }

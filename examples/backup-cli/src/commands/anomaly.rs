@@ -51,6 +51,7 @@ async fn confirm(args: &ConfirmArgs, context: &mut Context) -> Outcome {
     let repository = context.repository().await?;
     let listed = Snapshots::load(&repository, context).await?;
     let id = listed.find(&args.snapshot, &Filter::default(), context)?.id;
+    context.record("confirm", &repository);
     repository.confirm_anomaly(id, &args.reason, &context.job()).await?;
     context.output.document(&json!({ "snapshot": id }), |out| writeln!(out, "{id} is as it should be"))?;
     Ok(Exit::Done)

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use backup_core::config::{Access, Config, Place};
 use backup_core::protection::ProtectionHeader;
-use backup_core::{FrameContext, JobContext, ObjectType, Protection};
+use backup_core::{FrameContext, JobContext, ObjectType, Protection, SnapshotInfo};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::context::{Context, Location};
+use super::stats::estimated;
+use crate::context::{Context, Location, host};
 use crate::estimate::estimate;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::human;
@@ -74,6 +75,9 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     if let Some(config) = context.config.clone() {
         for name in &sources {
             check_source(context, &config, name, &mut checks).await;
+        }
+        for name in jobs(&config, &args.names) {
+            estimate_job(context, &config, name, &mut checks).await;
         }
         if args.names.is_empty() {
             check_named(context, &config, &mut checks);
@@ -238,6 +242,34 @@ async fn check_source(context: &Context, config: &Arc<Config>, name: &str, check
             );
         }
         Err(failure) => checks.push(format!("source {name}"), Status::Failed, failure.message),
+    }
+}
+
+/// The jobs that these names mean: jobs and those of sets, or all.
+fn jobs<'a>(config: &'a Config, names: &'a [String]) -> BTreeSet<&'a str> {
+    if names.is_empty() {
+        return config.jobs.keys().map(String::as_str).collect();
+    }
+    let components = names.iter().filter_map(|name| config.sets.get(name)).flat_map(|set| &set.components);
+    let of_sets = components.map(|component| component.job.as_str());
+    names.iter().map(String::as_str).filter(|name| config.jobs.contains_key(*name)).chain(of_sets).collect()
+}
+
+/// What the next run of a job will probably need, where there were any before.
+async fn estimate_job(context: &Context, config: &Config, name: &str, checks: &mut Checks) {
+    let Some(job) = config.jobs.get(name) else { return };
+    let label = job.label.as_deref().unwrap_or(name);
+    let host = job.host.clone().unwrap_or_else(host);
+    let looked = async {
+        let (repository, _) = context.open_anywhere(&context.configured(&job.repository)?).await?;
+        let of_job = |info: &SnapshotInfo| {
+            info.label.as_deref() == Some(label) && info.host == host && info.tenant == job.tenant
+        };
+        Outcome::Ok(repository.estimate(&of_job, &context.job()).await?)
+    };
+    // That the repository cannot be opened is said of the repository.
+    if let Ok(Some(next)) = looked.await {
+        checks.push(format!("estimate of {name}"), Status::Ok, estimated(&next));
     }
 }
 

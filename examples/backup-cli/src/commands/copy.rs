@@ -74,6 +74,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         context.output.end_list(Default::default())?;
         return Ok(Exit::Done);
     }
+    context.record("copy", &to);
     let report = from.copy_to(&to, &chosen, &job).await?;
     context.progress.clear();
     context.output.document(&report, |out| show(&report, out))?;

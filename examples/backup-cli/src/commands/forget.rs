@@ -32,11 +32,11 @@ pub struct Args {
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
     /// Stop where the rules would forget more than this share of what one source, host and label has, until that very plan is
-    /// confirmed
+    /// confirmed [default: what the configuration says of the place, or no limit]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     max_share: Option<u8>,
     /// Confirm the plan that was stopped
-    #[arg(long, value_name = "CODE", requires = "max_share")]
+    #[arg(long, value_name = "CODE")]
     confirm: Option<String>,
     /// Say what would be forgotten, and forget nothing
     #[arg(long)]
@@ -162,9 +162,14 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         let decisions = policy.decide(&facts, job.now());
         // What went before an anomaly may be all that is left of something: then nothing goes unconfirmed.
         let share = match repository.anomalies(&job).await?.is_empty() {
-            true => args.max_share,
+            true => args.max_share.or(context.location()?.purpose.max_share),
             false => Some(0),
         };
+        if args.confirm.is_some() && share.is_none() {
+            return Err(Failure::usage(
+                "--confirm confirms a plan that was stopped, and nothing stops one here: say --max-share, too",
+            ));
+        }
         caught = share.and_then(|share| SafetyCatch::new(share).check(&facts, &decisions));
         reasons.extend(all.into_iter().zip(decisions).map(|(info, decision)| (info, decision.reasons)));
     } else {
@@ -201,6 +206,9 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     }
     let options =
         ForgetOptions { undelete_seconds: args.undelete_for.duration().as_secs(), reason: args.reason };
+    if !args.dry_run && !ids.is_empty() {
+        context.record("forget", &repository);
+    }
     let forgotten = if args.dry_run { Vec::new() } else { repository.forget(&ids, &options, &job).await? };
     let keep = reasons.iter().filter(|(_, reasons)| !reasons.is_empty());
     let keep = keep.map(|(info, reasons)| Kept { snapshot: info.id, reasons }).collect();

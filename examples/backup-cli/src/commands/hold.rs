@@ -51,6 +51,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     };
     let listed = Snapshots::load(&repository, context).await?;
     let id = listed.find(&text, &args.filter, context)?.id;
+    context.record("hold", &repository);
     if let Some(hold) = args.release {
         repository.release(id, hold, &job).await?;
         context.output.document(&json!({ "snapshot": id, "released": hold }), |out| {

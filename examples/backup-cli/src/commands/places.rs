@@ -2,7 +2,7 @@
 
 use backup_core::config::Access;
 use backup_core::report::{PlacesReport, ReplicateReport};
-use backup_core::repository::{CaughtUp, Repository};
+use backup_core::repository::{CaughtUp, Repository, peek_config};
 use serde_json::json;
 
 use crate::context::{Context, Location};
@@ -78,6 +78,9 @@ async fn sync(args: &SyncArgs, location: &Location, context: &mut Context) -> Ou
         create(location, context).await?;
     }
     let places = context.places(location).await?;
+    if let Ok(first) = places.first() {
+        context.record("replicate", &first);
+    }
     let caught_up = places.catch_up(&places::options(), &context.job()).await?;
     context.progress.clear();
     let documents: Vec<_> = caught_up.iter().map(document).collect();
@@ -125,7 +128,10 @@ pub(super) async fn create_in(
 async fn create_at(repository: &Repository, place: &Location, context: &Context) -> Outcome<()> {
     let created = async {
         let sink = context.sink(place, Access::Create).await?;
-        context.probe(&sink).await?;
+        // What holds a repository was tried when that was made.
+        if context.job().until_cancelled(peek_config(&*sink)).await.is_err() {
+            context.probe(&sink).await?;
+        }
         repository.create_place(sink, &context.job()).await.map_err(Failure::from)
     };
     let named =

@@ -31,6 +31,9 @@ pub struct Args {
     /// Write no packs anew
     #[arg(long, conflicts_with_all = ["max_unused", "max_repack_size"])]
     no_repack: bool,
+    /// Delete evidence that is older, but for the newest thousand of it; see `evidence list`
+    #[arg(long, value_name = "SPAN", default_value = "800d")]
+    keep_evidence: Span,
     /// Go on although a snapshot is not how things change, and nobody has looked at it; see `anomaly`
     #[arg(long)]
     ignore_anomalies: bool,
@@ -46,9 +49,15 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         wait: args.wait.duration(),
         grace: args.grace.duration(),
         repack: if args.no_repack { RepackOptions::NEVER } else { repack },
+        // Which moments of a log must stay recoverable is said where logs are archived.
+        logs: None,
         ignore_anomalies: args.ignore_anomalies,
+        keep_evidence: Some(args.keep_evidence.duration()),
         host: host(),
     };
+    if !args.dry_run {
+        context.record("prune", &repository);
+    }
     let report = repository.collect(&options, &context.job()).await?;
     context.progress.clear();
     context.output.document(&report, |out| show(&report, args.dry_run, out))?;

@@ -1,6 +1,6 @@
 //! `repair`: the index anew from the packs, packs from other places, snapshots again without what is lost.
 
-use backup_core::report::{HealReport, RepairReport};
+use backup_core::report::{DamagedObject, HealReport, RepairReport};
 use backup_core::repository::{VerifyLevel, VerifyOptions};
 
 use crate::context::{Context, host};
@@ -17,7 +17,11 @@ pub struct Args {
 
 /// Repairs the index.
 pub async fn index(args: Args, context: &mut Context) -> Outcome {
-    let report = context.repository_directly().await?.repair_index(args.dry_run, &context.job()).await?;
+    let repository = context.repository_directly().await?;
+    if !args.dry_run {
+        context.record("repair", &repository);
+    }
+    let report = repository.repair_index(args.dry_run, &context.job()).await?;
     show(
         &report,
         "pack",
@@ -60,7 +64,18 @@ pub async fn packs(args: PacksArgs, context: &mut Context) -> Outcome {
         Look::Structure => VerifyLevel::Structure,
         Look::Checksum => VerifyLevel::Checksum,
     };
-    let found = repository.verify(&VerifyOptions { level, ..VerifyOptions::default() }, &job).await?;
+    let mut found = repository.verify(&VerifyOptions { level, ..VerifyOptions::default() }, &job).await?;
+    // A pack that is gone, and that no index names, is missed by entries alone; most often they miss what is named.
+    if let Some(entry) = found.damaged_entries.first()
+        && (!args.dry_run || found.damaged_objects.is_empty())
+    {
+        let reason =
+            format!("does not say where everything is that {} needs: {}", entry.snapshot, entry.reason);
+        found.damaged_objects.push(DamagedObject { object: "index".to_owned(), reason });
+    }
+    if !args.dry_run {
+        context.record("repair", &repository);
+    }
     let report = if args.dry_run {
         HealReport { lost: found.damaged_objects, ..HealReport::default() }
     } else {
@@ -90,7 +105,11 @@ pub async fn packs(args: PacksArgs, context: &mut Context) -> Outcome {
 
 /// Repairs snapshots.
 pub async fn snapshots(args: Args, context: &mut Context) -> Outcome {
-    let report = context.repository_directly().await?.repair_snapshots(args.dry_run, &context.job()).await?;
+    let repository = context.repository_directly().await?;
+    if !args.dry_run {
+        context.record("repair", &repository);
+    }
+    let report = repository.repair_snapshots(args.dry_run, &context.job()).await?;
     let done = if args.dry_run { "would be stored again" } else { "stored again, without what is lost" };
     show(&report, "snapshot", "snapshots", done, context)
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use backup_core::config::Span;
 use backup_core::report::RestoreReport;
 use backup_core::repository::{RestoreOptions, Selection};
 use backup_core::{Entry, SnapshotId};
@@ -25,6 +26,7 @@ mod compare;
 mod extra;
 mod plan;
 mod safety;
+mod thaw;
 
 /// Options of `restore`.
 #[derive(Debug, clap::Args)]
@@ -64,6 +66,9 @@ pub struct Args {
     /// Read everything back and compare it with the snapshot
     #[arg(long)]
     verify: bool,
+    /// Record in the repository that this was restored, and what came of it; see `evidence list`
+    #[arg(long, conflicts_with = "dry_run")]
+    record: bool,
     /// Leave owners alone: everything belongs to whoever restores
     #[arg(long)]
     no_owner: bool,
@@ -73,8 +78,29 @@ pub struct Args {
     /// Make device nodes, too; only root may
     #[arg(long)]
     devices: bool,
+    /// Where the store keeps content in a class from which it cannot be read at once: ask for what is needed, to stay readable for so many
+    /// days, and restore it once it is there
+    #[arg(long, value_name = "DAYS", conflicts_with = "dry_run", value_parser = clap::value_parser!(u32).range(1..=365))]
+    thaw: Option<u32>,
+    /// How long to wait for it; after that the same command goes on another time
+    #[arg(long, value_name = "SPAN", default_value = "0s", requires = "thaw")]
+    thaw_wait: Span,
+    /// How soon it should be there, and how much that may cost
+    #[arg(long, value_enum, default_value_t = Speed::Standard, value_name = "SPEED", requires = "thaw")]
+    thaw_speed: Speed,
     #[command(flatten)]
     filter: Filter,
+}
+
+/// How soon what is cold should be readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Speed {
+    /// Within days
+    Bulk,
+    /// Within hours
+    Standard,
+    /// As soon as possible
+    Expedited,
 }
 
 /// When something that stands there already is overwritten.
@@ -147,7 +173,11 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         .devices(args.devices)
         .numeric_owner(args.numeric_owner)
         .build();
+    if args.record {
+        context.record("restore", &repository);
+    }
     let options = options(&patterns);
+    thaw::until_readable(&args, &repository, &snapshot, &options.select, context).await?;
     let safety = if args.safety_snapshot {
         let deleted = plan.as_ref().map(|plan| plan.extra.as_slice()).unwrap_or_default();
         safety::make(context, &repository, &target, &snapshot, &options.select, deleted).await?
@@ -183,7 +213,12 @@ async fn to_archive(args: &Args, patterns: &Arc<[Pattern]>, context: &mut Contex
     let snapshots = Snapshots::load(&repository, context).await?;
     let info = snapshots.find(&args.snapshot, &args.filter, context)?;
     let snapshot = repository.snapshot(info.id, &job).await?;
-    let report = destination.restore(&repository, &snapshot, &options(patterns), &job).await?;
+    if args.record {
+        context.record("restore", &repository);
+    }
+    let options = options(patterns);
+    thaw::until_readable(args, &repository, &snapshot, &options.select, context).await?;
+    let report = destination.restore(&repository, &snapshot, &options, &job).await?;
     context.progress.clear();
     match destination {
         // The archive is what is printed.

@@ -101,6 +101,9 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         }
         context.job().check()?;
     }
+    for repository in repositories.values() {
+        context.record("run", repository);
+    }
     finish(context, &all, &sets)
 }
 

@@ -43,6 +43,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         }
         _ => return Err(Failure::usage("several forgotten snapshots have ids that start like this")),
     };
+    context.record("undelete", &repository);
     repository.undelete(id, &job).await?;
     context.output.document(&json!({ "snapshot": id }), |out| writeln!(out, "{id} is kept"))?;
     Ok(Exit::Done)

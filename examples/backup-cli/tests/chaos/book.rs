@@ -80,6 +80,10 @@ impl Book {
         *self.counts.lock().unwrap().entry(what).or_default() += 1;
     }
 
+    pub(crate) fn counted(&self, what: &str) -> u64 {
+        self.counts.lock().unwrap().get(what).copied().unwrap_or(0)
+    }
+
     pub(crate) fn summary(&self) -> String {
         let counts = self.counts.lock().unwrap();
         counts.iter().map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")

@@ -92,12 +92,19 @@ pub(crate) fn write(world: &World, number: u64) {
     }
 }
 
+/// Collections that did not come to their end: each may leave the fence of its merge, and that of its repacking.
+pub(crate) const CUT_OFF: &str = "collections cut off";
+
 pub(crate) fn collect(world: &World, number: u64) {
     let mut dice = Dice::new(world, 100 + number);
     while world.goes_on() {
         let (clock, blow) = (dice.clock(), dice.blow(4_000));
         let wait = format!("{}s", 1 + dice.below(20));
-        if let Some(ran) = world.run(&["prune", "--wait", &wait, "--max-unused", "0%"], clock, blow) {
+        let ran = world.run(&["prune", "--wait", &wait, "--max-unused", "0%"], clock, blow);
+        if ran.as_ref().is_none_or(|ran| ran.code != 0) {
+            world.book.count(CUT_OFF);
+        }
+        if let Some(ran) = ran {
             match ran.code {
                 0 => {
                     let report = ran.json();

@@ -179,7 +179,10 @@ impl World {
 
 /// Whether a command failed in a way that another try may mend: the store or the network did something.
 pub(crate) fn is_passing(ran: &Ran) -> bool {
-    ran.code == 1 && ["\"transient\"", "\"io\""].iter().any(|kind| ran.out.contains(kind))
+    // The last is the server's: it looks whether an object is there and stores it in two steps, which on a busy machine two
+    // requests go through at once.
+    let passing = ["\"transient\"", "\"io\"", "callers at once that they created the same object"];
+    ran.code == 1 && passing.iter().any(|said| ran.out.contains(said))
 }
 
 /// What a command said.

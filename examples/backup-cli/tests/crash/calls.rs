@@ -52,21 +52,7 @@ impl Prepared {
     /// Runs `command` and does `then` at the `nth` call that changes the repository, counted from 0. The call, if there
     /// was one.
     fn strike(&self, command: &Command, nth: usize, then: Then) -> (Traced, Option<Call>) {
-        let repository = self.story.scratch.path("repository");
-        let mut calls = 0;
-        let mut struck = None;
-        let traced = trace::run(command, &self.story.scratch.path(""), |call| {
-            if !call.changes || !call.path.starts_with(&repository) {
-                return Then::Go;
-            }
-            calls += 1;
-            if calls != nth + 1 {
-                return Then::Go;
-            }
-            struck = Some(call.clone());
-            then
-        });
-        (traced, struck)
+        strike(&self.story.scratch, command, &["repository"], nth, then)
     }
 
     /// How many calls there are.
@@ -99,6 +85,31 @@ impl Prepared {
         self.story.restores_all();
         assert_eq!(report["outcome"], "complete", "{what}");
     }
+}
+
+/// Runs `command` and does `then` at the `nth` call that changes one of these repositories, counted from 0. The call, if
+/// there was one.
+pub(crate) fn strike(
+    scratch: &Scratch,
+    command: &Command,
+    repositories: &[&str],
+    nth: usize,
+    then: Then,
+) -> (Traced, Option<Call>) {
+    let mut calls = 0;
+    let mut struck = None;
+    let traced = trace::run(command, &scratch.path(""), |call| {
+        if !call.changes || !repositories.iter().any(|name| call.path.starts_with(scratch.path(name))) {
+            return Then::Go;
+        }
+        calls += 1;
+        if calls != nth + 1 {
+            return Then::Go;
+        }
+        struck = Some(call.clone());
+        then
+    });
+    (traced, struck)
 }
 
 /// All of `count`, or 20 of them from the first to the last.
@@ -217,7 +228,7 @@ fn an_init_killed_at_any_system_call_can_be_done_again() {
 }
 
 /// Puts a copy of one directory in the place of another.
-fn copy(scratch: &Scratch, from: &str, to: &str) {
+pub(crate) fn copy(scratch: &Scratch, from: &str, to: &str) {
     let (from, to) = (scratch.path(from), scratch.path(to));
     if to.exists() {
         std::fs::remove_dir_all(&to).unwrap();

@@ -126,9 +126,14 @@ impl Story {
     }
 
     pub(crate) fn restores(&self, id: &str) {
+        self.restores_from("repository", id, id);
+    }
+
+    /// Restores from a repository what is there a snapshot, or a copy, of what was acknowledged as `original`.
+    pub(crate) fn restores_from(&self, repository: &str, id: &str, original: &str) {
         let to = self.scratch.path("restored");
-        self.scratch.json(0, ["restore", id, "--to", to.to_str().unwrap()]);
-        let (found, expected) = (digest(&to.join("tree")), &self.acknowledged[id]);
+        self.scratch.json(0, ["--repo", repository, "restore", id, "--to", to.to_str().unwrap()]);
+        let (found, expected) = (digest(&to.join("tree")), &self.acknowledged[original]);
         for (name, value) in expected {
             assert_eq!(found.get(name), Some(value), "{} of {id}", name.display());
         }
@@ -142,7 +147,11 @@ impl Story {
 
     /// No temporary files of processes that are gone.
     pub(crate) fn assert_swept(&self) {
-        let left = fs::read_dir(self.scratch.path("repository/.tmp")).map_or(0, Iterator::count);
+        self.assert_swept_in("repository");
+    }
+
+    pub(crate) fn assert_swept_in(&self, repository: &str) {
+        let left = fs::read_dir(self.scratch.path(repository).join(".tmp")).map_or(0, Iterator::count);
         assert_eq!(left, 0, "temporary files stay behind");
     }
 

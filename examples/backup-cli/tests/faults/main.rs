@@ -26,6 +26,7 @@ mod schedule;
 #[path = "../../../../backup-sinks/tests/common/mod.rs"]
 mod servers;
 mod stores;
+mod two;
 mod verbs;
 mod world;
 

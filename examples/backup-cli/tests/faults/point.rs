@@ -14,7 +14,7 @@ use crate::world::{Objects, Ran, Stop, World, copy_of, objects};
 
 /// When what is late has its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Settling {
+pub(crate) enum Settling {
     Before,
     AfterTheNextRun,
 }
@@ -22,12 +22,12 @@ enum Settling {
 /// Where and how something goes wrong.
 #[derive(Debug, Clone)]
 pub(crate) struct Point {
-    operation: Operation,
+    pub operation: Operation,
     manner: Manner,
-    fault: Fault,
+    pub fault: Fault,
 
-    stop: Stop,
-    settling: Settling,
+    pub stop: Stop,
+    pub settling: Settling,
 }
 
 /// Every manner in which each of `count` calls of this kind can go wrong.
@@ -133,7 +133,7 @@ impl Point {
         struck
     }
 
-    fn check_exit(&self, verb: &Verb, ran: &Ran, struck: bool, probed: bool, what: &str) {
+    pub(crate) fn check_exit(&self, verb: &Verb, ran: &Ran, struck: bool, probed: bool, what: &str) {
         let stopped = matches!(self.manner, Manner::Last { .. }) && struck;
         match ran.exit {
             None => assert!(stopped && self.stop == Stop::Drop, "{what}: {ran:?}"),
@@ -166,7 +166,7 @@ impl Point {
     }
 
     /// Whether something is read, listed or stored in part.
-    fn in_part(&self) -> bool {
+    pub(crate) fn in_part(&self) -> bool {
         matches!(self.manner, Manner::CutShort | Manner::Stale { .. })
     }
 
@@ -258,6 +258,8 @@ impl Point {
         if self.settling == Settling::AfterTheNextRun {
             failing.settle().await;
         }
+        let half_there =
+            |under: &'static str| broken.iter().map(String::as_str).filter(move |key| key.starts_with(under));
         match (verb.does, next.exit) {
             // It was created, although nobody was told.
             (Does::Init, Some(Exit::Failed)) => {
@@ -268,10 +270,16 @@ impl Point {
                 assert!(["key remove", "forget", "undelete"].contains(&verb.name), "{what}: {next:?}");
             }
             // What says what is condemned or forgotten is half there: that is noticed, and nothing is deleted.
-            (Does::Writes, Some(Exit::Failed | Exit::Partial))
-                if broken.iter().any(|key| key.starts_with("control/")) =>
-            {
+            (Does::Writes, Some(Exit::Failed | Exit::Partial)) if half_there("control/").next().is_some() => {
                 assert!(["prune", "forget", "undelete", "hold"].contains(&verb.name), "{what}: {next:?}");
+            }
+            // Or what says where things are: a collection names it and waits until the index is repaired.
+            (Does::Writes, Some(Exit::Partial)) if half_there("index/").next().is_some() => {
+                assert_eq!(verb.name, "prune", "{what}: {next:?}");
+                assert!(
+                    half_there("index/").any(|key| String::from_utf8_lossy(&next.out).contains(key)),
+                    "{what}: {next:?}"
+                );
             }
             // What was stored again before is not reported.
             (Does::Mends, Some(Exit::Partial)) => {}
@@ -293,7 +301,7 @@ impl Point {
 }
 
 /// Says what was being tried when something panicked that does not know.
-struct Trying(String);
+pub(crate) struct Trying(pub(crate) String);
 
 impl Drop for Trying {
     fn drop(&mut self) {

@@ -139,7 +139,7 @@ impl Judge<'_> {
 }
 
 /// Lost names and those of hard links to them.
-fn with_links(lost: &BTreeSet<String>) -> BTreeSet<String> {
+pub(crate) fn with_links(lost: &BTreeSet<String>) -> BTreeSet<String> {
     let link = lost.contains("deep/same").then(|| "long".to_owned());
     lost.iter().cloned().chain(link).collect()
 }
@@ -167,7 +167,7 @@ fn damaged(world: &World, report: &Value) -> BTreeMap<String, BTreeSet<String>> 
 }
 
 /// The names of entries, below the tree.
-fn names(world: &World, entries: &[Value]) -> BTreeSet<String> {
+pub(crate) fn names(world: &World, entries: &[Value]) -> BTreeSet<String> {
     let tree = format!("{}/", world.name("tree"));
     let below = |entry: &Value| text(&entry["name"]).trim_start_matches(&tree).to_owned();
     entries.iter().map(below).collect()

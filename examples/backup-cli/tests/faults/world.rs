@@ -55,6 +55,32 @@ repository = 'main'
 components = [{ job = 'tree' }, { job = 'ending' }]
 ";
 
+/// Of commands that work on two stores: a repository in one, another in the other, and one with a place in both.
+const CONFIGURATION_OF_TWO: &str = "
+[places.store]
+kind = 'store'
+
+[places.other]
+kind = 'other'
+
+[keys.first]
+kind = 'key-file'
+secret = 'file:key'
+
+[repositories.alone]
+place = 'store'
+keys = ['first']
+
+[repositories.second]
+place = 'other'
+keys = ['first']
+
+[repositories.main]
+place = 'store'
+keys = ['first']
+replicas = [{ place = 'other' }]
+";
+
 /// Chunks so small that a file of 60 kB has a list of chunks with pages of its own.
 pub(crate) const CHUNKS: &str = "512,1KiB,4KiB";
 
@@ -98,6 +124,7 @@ impl World {
         std::fs::write(world.path("key"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
         std::fs::write(world.path("other"), "HxECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
         std::fs::write(world.path("backup.toml"), CONFIGURATION).unwrap();
+        std::fs::write(world.path("two.toml"), CONFIGURATION_OF_TWO).unwrap();
         world.grow_tree(1);
         world
     }
@@ -214,6 +241,15 @@ impl World {
         ran.json()
     }
 
+    /// The same of a run that may find something damaged.
+    pub(crate) async fn ok_or_partial(&self, sink: &MemorySink, arguments: &[&str]) -> serde_json::Value {
+        let arguments: Vec<String> =
+            ["--json"].iter().chain(arguments).map(|text| (*text).to_owned()).collect();
+        let ran = self.run(Arc::new(sink.clone()), &arguments).await;
+        assert!(matches!(ran.exit, Some(Exit::Done | Exit::Partial)), "{arguments:?}: {ran:?}");
+        ran.json()
+    }
+
     /// Runs a command on a store, until `stop`.
     pub(crate) async fn run_until(
         &self,
@@ -222,11 +258,25 @@ impl World {
         stop: impl Future<Output = ()>,
         how: Stop,
     ) -> Ran {
+        self.run_on(vec![sink], arguments, stop, how).await
+    }
+
+    /// Runs a command on a store, or on two, until `stop`.
+    pub(crate) async fn run_on(
+        &self,
+        stores: Vec<Arc<dyn Sink>>,
+        arguments: &[String],
+        stop: impl Future<Output = ()>,
+        how: Stop,
+    ) -> Ran {
         let mut registry = backup_cli::registry();
-        registry.sink("store", &["store"], move |_, _| {
-            let sink = sink.clone();
-            async move { Ok(sink) }
-        });
+        let config = if stores.len() > 1 { "two.toml" } else { "backup.toml" };
+        for (sink, kind) in stores.into_iter().zip(["store", "other"]) {
+            registry.sink(kind, &[kind], move |_, _| {
+                let sink = sink.clone();
+                async move { Ok(sink) }
+            });
+        }
         registry.source("ending", |_, _| async { Ok(Arc::new(Ending) as Arc<dyn Source>) });
         let (out, err) = (Shared::default(), Shared::default());
         let console = Console {
@@ -237,7 +287,7 @@ impl World {
         };
         let mut all: Vec<OsString> =
             ["backup", "--jobs", "1", "--progress", "none", "--config"].map(OsString::from).into();
-        all.push(self.path("backup.toml").into());
+        all.push(self.path(config).into());
         if !arguments.iter().any(|argument| argument == "--cache-dir") {
             all.push("--no-cache".into());
         }
