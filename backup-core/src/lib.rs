@@ -113,7 +113,7 @@ pub use data_kind::DataKind;
 pub use entry::{Attribute, Entry, EntryKind, EntryName, PosixMetadata, Skipped};
 pub use error::{Error, ErrorKind, Result};
 pub use job::{CancellationToken, JobContext};
-pub use log::{Archived, ListedLog, LogContent, LogName, LogPiece, LogRetention};
+pub use log::{Archived, ListedLog, LogContent, LogName, LogOutline, LogPiece, LogRetention};
 pub use observer::{Event, Observer, Progress};
 pub use owners::OwnerNames;
 pub use pipeline::{Pipeline, PipelineReport};

@@ -126,6 +126,24 @@ impl LogContent {
     }
 }
 
+/// What the objects of a segment say of it, without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogOutline {
+    /// Bytes that are archived, from the segment's first on, without a gap.
+    pub bytes: u64,
+    /// Bytes of the whole segment, where that is known.
+    pub segment_bytes: Option<u64>,
+    /// Named positions and times, of all pieces together.
+    pub position: BTreeMap<String, String>,
+}
+
+impl LogOutline {
+    /// Whether the segment is there to its end.
+    pub fn is_whole(&self) -> bool {
+        self.segment_bytes == Some(self.bytes)
+    }
+}
+
 /// A segment, as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListedLog {

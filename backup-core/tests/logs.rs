@@ -386,3 +386,28 @@ async fn lineages_are_told_apart() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     }
 }
+
+#[tokio::test]
+async fn an_outline_says_what_is_there_without_reading_it() {
+    for protect in BOTH {
+        let (setup, _sink) = in_memory(protect, SMALL).await;
+        let outline = |number| setup.repository.outline_log(&name(number), &setup.job);
+        assert_eq!(outline(1).await.unwrap(), None);
+        archive(&setup, &[segment(1).with_position("wal_last_time", "2026-11-20T08:00:00Z")]).await;
+        let whole = outline(1).await.unwrap().unwrap();
+        assert!(whole.is_whole() && whole.bytes == 200_000);
+        assert_eq!(whole.position["wal_last_time"], "2026-11-20T08:00:00Z");
+        // In pieces, one of them short, with a gap after the second.
+        let pieces = [
+            piece(2, 0..60_000).with_position("wal_first_time", "a"),
+            piece(2, 60_000..60_100).with_position("wal_last_time", "b"),
+            piece(2, 70_000..80_000).with_position("wal_last_time", "c"),
+        ];
+        archive(&setup, &pieces).await;
+        let part = outline(2).await.unwrap().unwrap();
+        assert_eq!((part.bytes, part.segment_bytes, part.is_whole()), (60_100, Some(200_000), false));
+        assert_eq!((&*part.position["wal_first_time"], &*part.position["wal_last_time"]), ("a", "b"));
+        let read = setup.repository.read_log(&name(2), &setup.job).await.unwrap().unwrap();
+        assert_eq!(read.content.len() as u64, part.bytes);
+    }
+}

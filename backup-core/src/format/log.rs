@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::object::{ObjectOpener, ObjectWriter, Scratch, SealedObject};
+use super::object::{ObjectOpener, ObjectWriter, Scratch, SealedObject, Trailer};
 use crate::limits;
 use crate::protection::{Protection, RepositoryId};
 use crate::transform::{ObjectType, Transform, TransformSet};
@@ -213,6 +213,34 @@ pub fn open(
     Ok((head, content))
 }
 
+/// Opens only the head of a log object, from its first bytes and its last. None if there are too few of either.
+pub fn open_head_of(
+    protection: &dyn Protection,
+    transforms: &TransformSet,
+    front: &[u8],
+    tail: &[u8],
+    object_len: u64,
+) -> Result<Option<LogHead>> {
+    let opener = ObjectOpener::new(protection, transforms, ObjectType::Log, front)?;
+    if Trailer::decode(tail)?.tail_len() > tail.len() as u64 {
+        return Ok(None);
+    }
+    let directory = opener.open_directory(tail, object_len)?;
+    let Some(frame) = directory.iter(opener.header_len() as u64).next() else {
+        return Err(Error::corruption("a log segment has no head"));
+    };
+    if frame.record.plain_len as usize > limits::CONTROL_BYTES_MAX {
+        return Err(Error::corruption("the head of a log segment exceeds the limit"));
+    }
+    let start = usize::try_from(frame.offset).unwrap_or(usize::MAX);
+    let Some(stored) = front.get(start..start.saturating_add(frame.record.stored_len as usize)) else {
+        return Ok(None);
+    };
+    let mut json = Vec::new();
+    opener.open_frame(frame.ordinal, &frame.record, stored, &mut Scratch::default(), &mut json)?;
+    open_head(protection, &json).map(Some)
+}
+
 fn open_head(protection: &dyn Protection, json: &[u8]) -> Result<LogHead> {
     let head: LogHead = serde_json::from_slice(json)
         .map_err(|e| Error::corruption("the head of a log segment cannot be read").with_source(e))?;
@@ -243,6 +271,27 @@ mod tests {
 
     fn content(len: usize) -> Vec<u8> {
         (0..len).map(|at| (at / 64) as u8).collect()
+    }
+
+    #[test]
+    fn a_head_is_read_from_the_ends_of_an_object() {
+        let mut head = head();
+        head.position.insert("end".into(), "0/3000000".into());
+        let content = content(3 * limits::MIB + 1);
+        let (head, sealed) = seal(&repository(), &zstd(), [1; 32], head, &content).unwrap();
+        let (bytes, len) = (&sealed.bytes[..], sealed.bytes.len());
+        let read = |front: usize, tail: usize| {
+            let (front, tail) = (&bytes[..front], &bytes[len - tail..]);
+            open_head_of(&repository(), &TransformSet::builtin(), front, tail, len as u64)
+        };
+        assert_eq!(read(4096, 4096).unwrap(), Some(head.clone()));
+        assert_eq!(read(len, len).unwrap(), Some(head));
+        assert_eq!(read(200, 4096).unwrap(), None);
+        assert_eq!(read(4096, 60).unwrap(), None);
+        let mut damaged = sealed.bytes.to_vec();
+        damaged[300] ^= 1;
+        let opened = open_head_of(&repository(), &TransformSet::builtin(), &damaged, bytes, len as u64);
+        assert!(opened.unwrap_err().is_corruption());
     }
 
     #[test]

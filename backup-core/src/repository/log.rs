@@ -6,5 +6,6 @@
 
 mod archive;
 mod listed;
+mod outline;
 mod read;
 mod replicate;

@@ -11,6 +11,44 @@ use crate::{Error, ErrorKind, JobContext, LogContent, LogName, ObjectKey, Result
 /// Looks at what is there, of which something has been deleted each time before it could be read.
 const LOOKS_MAX: usize = 4;
 
+/// What places have of a segment: the first whole, or the longest of the others.
+pub(super) struct Best<T> {
+    is_whole: fn(&T) -> bool,
+    len: fn(&T) -> u64,
+    best: Option<T>,
+    failure: Option<Error>,
+}
+
+impl<T> Best<T> {
+    pub(super) fn new(is_whole: fn(&T) -> bool, len: fn(&T) -> u64) -> Self {
+        Self { is_whole, len, best: None, failure: None }
+    }
+
+    /// Takes what one place has; returns it if no other need be asked.
+    pub(super) fn add(&mut self, found: Result<Option<T>>) -> Result<Option<T>> {
+        match found {
+            Ok(Some(whole)) if (self.is_whole)(&whole) => return Ok(Some(whole)),
+            Ok(Some(found)) => {
+                if self.best.as_ref().is_none_or(|best| (self.len)(&found) > (self.len)(best)) {
+                    self.best = Some(found);
+                }
+            }
+            Ok(None) => {}
+            Err(error) if error.is_cancelled() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "a log segment cannot be read in one place");
+                self.failure.get_or_insert(error);
+            }
+        }
+        Ok(None)
+    }
+
+    /// What all places together have. What could not be read may be more than what could.
+    pub(super) fn end(self) -> Result<Option<T>> {
+        self.failure.map_or(Ok(self.best), Err)
+    }
+}
+
 impl Repository {
     /// What is archived of a segment, in this place or in [others](Self::with_others): the whole, or what its pieces hold from its start on
     /// without a gap. None if nothing of it is archived in any place, which is proven then: all of them have answered.
@@ -19,29 +57,13 @@ impl Repository {
     /// Those of the stores, and damage, where no place has the segment as a whole.
     pub async fn read_log(&self, name: &LogName, job: &JobContext) -> Result<Option<LogContent>> {
         guard::run(job, async move {
-            let mut best: Option<LogContent> = None;
-            let mut failure = None;
+            let mut best = Best::new(LogContent::is_whole, |content| content.content.len() as u64);
             for place in std::iter::once(self).chain(self.others.iter()) {
-                match place.read_log_here(name, job).await {
-                    Ok(Some(content)) if content.is_whole() => return Ok(Some(content)),
-                    Ok(Some(content)) => {
-                        let longer =
-                            best.as_ref().is_none_or(|best| content.content.len() > best.content.len());
-                        best = if longer { Some(content) } else { best };
-                    }
-                    Ok(None) => {}
-                    Err(error) if error.is_cancelled() => return Err(error),
-                    Err(error) => {
-                        tracing::warn!(%error, "a log segment cannot be read in one place");
-                        failure.get_or_insert(error);
-                    }
+                if let Some(whole) = best.add(place.read_log_here(name, job).await)? {
+                    return Ok(Some(whole));
                 }
             }
-            // What could not be read may be more than what could.
-            match failure {
-                Some(error) => Err(error),
-                None => Ok(best),
-            }
+            best.end()
         })
         .await
     }
@@ -65,8 +87,13 @@ impl Repository {
                 return failure.map_or(Ok(None), Err);
             }
             let mut read = Vec::with_capacity(pieces.len());
+            let listed = pieces.len();
             for meta in pieces {
                 read.extend(self.log_object(&meta.key, job).await?);
+            }
+            // A collection deletes pieces once the whole is there.
+            if read.len() != listed {
+                continue;
             }
             let joined = join(name, read)?;
             return match failure {
