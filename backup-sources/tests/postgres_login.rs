@@ -29,8 +29,8 @@ async fn both(connect: &Connect) -> Result<ReplicationClient> {
 
 async fn refused(connect: &Connect, why: &str) {
     for error in [
-        connect.connect_sql().await.err().expect("SQL let somebody in"),
-        ReplicationClient::connect(connect).await.err().expect("replication let somebody in"),
+        connect.connect_sql().await.expect_err("SQL let somebody in"),
+        ReplicationClient::connect(connect).await.expect_err("replication let somebody in"),
     ] {
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
         assert!(error.to_string().contains(why), "{error}");
@@ -180,7 +180,7 @@ async fn tls_is_as_the_mode_demands_and_logging_in_is_bound_to_it() {
 async fn slots_and_parameters_are_asked_for_over_replication() {
     let cluster = Cluster::new();
     let mut client = both(&parse(&cluster.conninfo("postgres"))).await.unwrap();
-    assert_eq!(client.server_version(), u32::from(cluster.version().0));
+    assert_eq!(client.server_version(), cluster.version().0);
     assert_eq!(client.segment_size().await.unwrap().bytes(), 16 << 20);
     assert_eq!(client.identify_system().await.unwrap().system_identifier, cluster.system_identifier());
     client.create_slot("one").await.unwrap();

@@ -362,7 +362,7 @@ async fn what_the_server_writes_is_what_the_reader_reads() {
     while name.start(size) < end {
         let bytes = std::fs::read(cluster.data().join("pg_wal").join(name.to_string())).unwrap();
         let header = check_segment(&bytes, name, Some(size)).unwrap();
-        assert_eq!(header.version.major(), u32::from(cluster.version().0));
+        assert_eq!(header.version.major(), cluster.version().0);
         assert_eq!(header.system_identifier, cluster.system_identifier());
         reader.feed(&bytes, &mut events);
         name = name.next(size).unwrap();

@@ -100,8 +100,8 @@ async fn trap_22_of_two_that_race_one_fails() {
         assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
         let kept = if first.is_ok() { &one.1 } else { &other.1 };
         assert_eq!(get(&archive, &one.0.to_string()).await.unwrap(), Fetched::Found(kept.clone()));
-        let (again, also) =
-            tokio::join!(put(&archive, &(one.0, kept.clone())), put(&archive, &(one.0, kept.clone())));
+        let kept = (one.0, kept.clone());
+        let (again, also) = tokio::join!(put(&archive, &kept), put(&archive, &kept));
         assert!(again.is_ok() && also.is_ok());
     }
 }
@@ -380,8 +380,9 @@ async fn trap_23_when_a_place_fails_nothing_is_marked() {
         let pushed = push(&archive, &pg_wal, &all[0].0.to_string(), PushOptions::default(), &job()).await;
         let marked = status(&data).iter().filter(|name| name.ends_with(".done")).count();
         for (name, content) in all.iter().take(if pushed.is_ok() { 1 + marked } else { 0 }) {
-            let read = archive.places()[1].read_log(&log_name(SYSTEM, WalFile::Segment(*name)), &job());
-            assert_eq!(read.await.unwrap().unwrap().content, *content);
+            let (name, job) = (log_name(SYSTEM, WalFile::Segment(*name)), job());
+            let read = archive.places()[1].read_log(&name, &job).await.unwrap().unwrap();
+            assert_eq!(read.content, *content);
         }
         if pushed.is_err() {
             assert_eq!(marked, 0);

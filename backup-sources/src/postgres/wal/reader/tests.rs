@@ -38,7 +38,7 @@ fn records_are_found_however_the_bytes_come() {
     assert_eq!(events.iter().map(|event| event.lsn).collect::<Vec<_>>(), starts);
     assert_eq!(reader.end(), None);
     assert_eq!(reader.valid_to().get(), made.at().next_multiple_of(8));
-    let since_2000 = |seconds| Timestamp::new(946_684_800 + seconds, 0);
+    let since_2000 = |seconds: i64| Timestamp::new(946_684_800 + seconds, 0);
     assert_eq!(events[0].record, WalRecord::Commit { xid: Some(730), time: since_2000(10) });
     assert_eq!(events[1].record, WalRecord::Other);
     let name = "before the change".to_owned();
