@@ -1,0 +1,21 @@
+//! PostgreSQL 13 to 18: its write-ahead log, backups of its files, recovery and its rehearsal.
+//!
+//! | Module | has |
+//! |---|---|
+//! | [`archive`] | the log in a repository: in, out, and what is missing |
+//! | [`connect`] | where a server is and how one logs in there, as `libpq` says it |
+//! | [`receive`] | the log as the server writes it |
+//! | [`replication`] | a client of the server's WAL sender |
+//! | [`wal`] | the names and the formats of the write-ahead log |
+
+pub mod archive;
+pub mod connect;
+mod lsn;
+pub mod receive;
+pub mod replication;
+pub mod wal;
+
+pub use archive::WalArchive;
+pub use connect::Connect;
+pub use lsn::{Lsn, Timeline};
+pub use receive::Receiver;
