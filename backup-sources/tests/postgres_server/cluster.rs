@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -56,8 +57,10 @@ impl Cluster {
 
     pub(super) fn adopt_in(version: Version, root: tempfile::TempDir, data: PathBuf) -> Self {
         let account = Account::unprivileged();
-        // The shell ends the server when its input closes: also when this test is killed.
+        // The shell ends the server when its input closes: also when this test is killed, alone or with its process group.
         let script = r#"
+            exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
+            trap "" INT TERM HUP
             read -r _
             if read -r pid <"$1/postmaster.pid" && kill -QUIT "$pid"; then
                 for _ in $(seq 100); do kill -0 "$pid" || break; sleep 0.05; done
@@ -66,6 +69,7 @@ impl Cluster {
             rm -rf "$2"
         "#;
         let guard = Command::new("sh")
+            .process_group(0)
             .args(["-c", script, "sh"])
             .args([&data, root.path()])
             .current_dir("/")
@@ -156,7 +160,7 @@ impl Cluster {
     fn start_once(&self) -> Result<(), String> {
         let options =
             format!("-c port={} -c unix_socket_directories={}", self.port(), self.socket().display());
-        let mut start = self.program("pg_ctl");
+        let mut start = self.version.program_alone("pg_ctl", &self.account);
         start.args(["start", "--wait", "--timeout=120", "--silent", "-o", &options, "-D"]).arg(&self.data);
         // What the server inherits must not be a pipe that somebody waits for.
         start.arg("-l").arg(self.log_path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
