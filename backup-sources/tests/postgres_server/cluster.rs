@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::build::root;
-use super::{Account, Builder, Version, free_port, run, try_run};
+use super::{Account, Builder, Guard, Version, free_port, run, try_run};
 
 /// The password of `postgres` and of every role that tests make; asked for over TCP, not over the socket.
 pub const PASSWORD: &str = "a password' with \\ and \u{e4}";
@@ -30,7 +29,8 @@ pub struct Cluster {
     account: Account,
     data: PathBuf,
     port: Mutex<u16>,
-    guard: Child,
+    // Before the directory that it removes.
+    _guard: Guard,
     root: tempfile::TempDir,
 }
 
@@ -57,28 +57,8 @@ impl Cluster {
 
     pub(super) fn adopt_in(version: Version, root: tempfile::TempDir, data: PathBuf) -> Self {
         let account = Account::unprivileged();
-        // The shell ends the server when its input closes: also when this test is killed, alone or with its process group.
-        let script = r#"
-            exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
-            trap "" INT TERM HUP
-            read -r _
-            if read -r pid <"$1/postmaster.pid" && kill -QUIT "$pid"; then
-                for _ in $(seq 100); do kill -0 "$pid" || break; sleep 0.05; done
-                kill -9 "$pid"
-            fi
-            rm -rf "$2"
-        "#;
-        let guard = Command::new("sh")
-            .process_group(0)
-            .args(["-c", script, "sh"])
-            .args([&data, root.path()])
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { version, account, data, port: Mutex::new(free_port()), guard, root }
+        let guard = Guard::new(&data, Some(root.path()));
+        Self { version, account, data, port: Mutex::new(free_port()), _guard: guard, root }
     }
 
     pub fn version(&self) -> Version {
@@ -310,8 +290,6 @@ impl Drop for Cluster {
             let from = (from..log.len()).find(|&at| log.is_char_boundary(at)).unwrap_or_default();
             eprintln!("the log of the server in {} ends with:\n{}", self.data.display(), &log[from..]);
         }
-        drop(self.guard.stdin.take());
-        self.guard.wait().ok();
     }
 }
 
