@@ -33,6 +33,8 @@
 //!
 //! With the feature `fuse`, `mount` shows all snapshots of a repository as a file system, on Linux.
 //!
+//! With the feature `postgres`, `postgres` has what a PostgreSQL server needs: its log, backups of its files, recovery.
+//!
 //! A target leaves alone what a snapshot does not have; [`DeletePlanner`] finds that, and its plan deletes it. A snapshot
 //! of a [`ReplacedSource`], made before, has what a restore replaces or deletes.
 
@@ -45,6 +47,8 @@ mod flags;
 pub mod memory;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 pub mod mount;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod reader;
 mod register;
 mod system;
