@@ -119,14 +119,12 @@ impl Observer for Heard {
 
 #[tokio::test]
 async fn what_vanished_and_is_not_missed_leaves_the_snapshot_complete() {
-    for (gone, broken_off) in [
-        (vec!["long-gone", "short-gone"], vec![]),
-        (vec![], vec!["long-gone", "short-gone"]),
-    ] {
+    for (gone, broken_off) in
+        [(vec!["long-gone", "short-gone"], vec![]), (vec![], vec!["long-gone", "short-gone"])]
+    {
         let (setup, _) = in_memory(Protect::Plain, SMALL).await;
         let source = Vanishing { gone, broken_off, ..Vanishing::default() };
-        let report =
-            setup.repository.backup(&source, &BackupOptions::default(), &setup.job).await.unwrap();
+        let report = setup.repository.backup(&source, &BackupOptions::default(), &setup.job).await.unwrap();
         assert_eq!(report.outcome, Outcome::Complete, "{:?}", report.skipped);
         assert_eq!((report.entries, report.bytes_logical), (4, LONG + 5000 + 10 + 5000));
         let snapshot = setup.repository.snapshot(report.snapshot.unwrap(), &setup.job).await.unwrap();
