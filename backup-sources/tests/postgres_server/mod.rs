@@ -3,7 +3,15 @@
 //! `BACKUP_TEST_POSTGRES` chooses 15 (the default), 16 or 18. A server that is not installed is a failure that says what to do.
 //! As root, which servers refuse to run as, everything is done as the user `postgres`, or else `nobody`.
 
-#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    unused_imports,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 mod account;
 mod build;
