@@ -37,8 +37,8 @@ async fn five_percent_of_the_pages_changed_cost_about_what_they_take_compressed(
     let mut transactions = 0;
     let (mut changed, mut all);
     loop {
-        cluster.bench(4, 100);
-        transactions += 400;
+        cluster.bench(4, 25);
+        transactions += 100;
         cluster.checkpoint();
         let after = relations(cluster.data());
         all = after.values().map(|bytes| bytes.len() / PAGE).sum::<usize>();

@@ -1,6 +1,6 @@
 //! Physical backups of real servers: what is copied starts again and has the same rows, and nothing wrong passes for right.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../postgres_server/mod.rs"]
 mod postgres_server;

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use backup_core::report::Outcome;
 use backup_core::{Chunking, Item, JobContext, Source};
 
+use crate::exact::Meddling;
 use crate::postgres_server::Cluster;
 use crate::{Setup, both, keeping};
 
@@ -73,6 +74,8 @@ async fn trap_30_a_damaged_page_is_named_by_relation_and_block_and_stored() {
         let reason = &skipped[0].reason;
         assert!(reason.contains(&format!("relation {relation} ")), "{reason}");
         assert!(reason.contains("block 7, 11 of its main fork"), "{reason}");
+        let position = setup.position(&report).await;
+        assert_eq!((&*position["damaged_pages"], &*position["missing_files"]), ("2", "0"));
         let restored = setup.restore(&report).await;
         assert!(fs::read(restored.data.join(&name)).unwrap() == bytes, "it is not stored as it is");
         // The manifest describes what was copied, damage and all.
@@ -109,4 +112,28 @@ async fn without_verification_a_damaged_page_is_stored_and_not_named() {
     damage(&cluster, "hurt", 7);
     let setup = Setup::new().await;
     setup.backup(&crate::local(&cluster).verify_checksums(false).build().unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_read_is_named_and_counted_as_missing() {
+    let cluster = std::sync::Arc::new(keeping().start());
+    for source in both(&cluster) {
+        let path = cluster.data().join("notes");
+        fs::write(&path, "of whoever runs this").unwrap();
+        cluster.account().own(&path);
+        let replaced = path.clone();
+        let meddle = std::sync::Arc::new(move || {
+            fs::remove_file(&replaced).unwrap();
+            fs::create_dir(&replaced).unwrap();
+        });
+        let setup = Setup::new().await;
+        let report = setup.try_backup(&Meddling { source, meddle }).await.unwrap();
+        assert_eq!(report.outcome, Outcome::Partial);
+        let skipped = report.skipped.named();
+        assert_eq!(skipped.len(), 1, "{skipped:?}");
+        assert_eq!(skipped[0].name, "notes");
+        let position = setup.position(&report).await;
+        assert_eq!((&*position["damaged_pages"], &*position["missing_files"]), ("0", "1"));
+        fs::remove_dir(&path).unwrap();
+    }
 }

@@ -5,8 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backup_core::resources::RateLimit;
 use backup_core::source::BlockingContent;
-use backup_core::{Attribute, EntryName, Timestamp};
+use backup_core::{Attribute, CancellationToken, EntryName, Error, Timestamp};
 
 use super::digest::{Checksum, Digest};
 use super::page::{Verdict, judge};
@@ -22,6 +23,8 @@ const PAUSES: [Duration; 4] = [
     Duration::from_millis(50),
     Duration::from_millis(200),
 ];
+/// How often a thread that waits looks whether it is still to wait.
+const TICK: Duration = Duration::from_millis(100);
 /// Damaged pages of one file that are named, and that are waited for so long: damage comes in runs.
 const NAMED_MAX: usize = 16;
 /// Chunks of a relation are single pages; what is read at once has to hold one.
@@ -44,6 +47,45 @@ impl Pages {
     }
 }
 
+/// Below this nothing is read at once, however low the limit.
+const PACED_BYTES_MIN: usize = 64 * 1024;
+
+/// How fast files are read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pace {
+    pub(super) limit: RateLimit,
+    pub(super) cancellation: CancellationToken,
+}
+
+impl Pace {
+    /// How much to read at once: a tenth of a second's worth, so that a change of the limit is noticed soon.
+    fn portion(&self, wanted: usize) -> usize {
+        let Some(limit) = self.limit.bytes_per_second() else { return wanted };
+        let tenth = usize::try_from(limit / 10).unwrap_or(usize::MAX);
+        wanted.min(tenth.max(PACED_BYTES_MIN))
+    }
+
+    /// Waits until so much may be read.
+    fn wait(&self, bytes: usize) -> io::Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let mut left = self.limit.reserve(bytes as u64);
+        while !left.is_zero() {
+            if self.cancellation.is_cancelled() {
+                return Err(Error::cancelled().into());
+            }
+            let step = left.min(TICK);
+            std::thread::sleep(step);
+            left = left.saturating_sub(step);
+            if self.limit.bytes_per_second().is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A file that is copied.
 pub(super) struct PgContent {
     file: Box<dyn PgFile>,
@@ -56,6 +98,7 @@ pub(super) struct PgContent {
     /// A page of which a part was handed over: who asks for less than a page gets it in parts.
     rest: VecDeque<u8>,
     digest: Digest,
+    pace: Pace,
     damaged: Vec<u32>,
     damaged_count: u64,
 }
@@ -67,6 +110,7 @@ impl PgContent {
         modified: Timestamp,
         pages: Option<Pages>,
         notes: Arc<Notes>,
+        pace: Pace,
     ) -> Self {
         let digest = notes.checksum.begin();
         let rest = VecDeque::new();
@@ -79,9 +123,41 @@ impl PgContent {
             at: 0,
             rest,
             digest,
+            pace,
             damaged: Vec::new(),
             damaged_count: 0,
         }
+    }
+
+    fn read_now(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(pages) = self.pages else {
+            let len = self.file.read(buffer)?;
+            self.digest.update(buffer.get(..len).unwrap_or_default());
+            self.at = self.at.saturating_add(len as u64);
+            return Ok(len);
+        };
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        if self.rest.is_empty() {
+            if buffer.len() >= pages.bytes {
+                let len = self.read_pages(buffer, pages)?;
+                self.digest.update(buffer.get(..len).unwrap_or_default());
+                self.at = self.at.saturating_add(len as u64);
+                return Ok(len);
+            }
+            let mut page = vec![0; pages.bytes];
+            let len = self.read_pages(&mut page, pages)?;
+            page.truncate(len);
+            self.digest.update(&page);
+            self.at = self.at.saturating_add(len as u64);
+            self.rest = page.into();
+        }
+        let len = buffer.len().min(self.rest.len());
+        for (to, from) in buffer.iter_mut().zip(self.rest.drain(..len)) {
+            *to = from;
+        }
+        Ok(len)
     }
 
     /// Reads whole pages, and judges them; less than a page at the end of the file only.
@@ -143,33 +219,10 @@ impl PgContent {
 
 impl BlockingContent for PgContent {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(pages) = self.pages else {
-            let len = self.file.read(buffer)?;
-            self.digest.update(buffer.get(..len).unwrap_or_default());
-            self.at = self.at.saturating_add(len as u64);
-            return Ok(len);
-        };
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        if self.rest.is_empty() {
-            if buffer.len() >= pages.bytes {
-                let len = self.read_pages(buffer, pages)?;
-                self.digest.update(buffer.get(..len).unwrap_or_default());
-                self.at = self.at.saturating_add(len as u64);
-                return Ok(len);
-            }
-            let mut page = vec![0; pages.bytes];
-            let len = self.read_pages(&mut page, pages)?;
-            page.truncate(len);
-            self.digest.update(&page);
-            self.at = self.at.saturating_add(len as u64);
-            self.rest = page.into();
-        }
-        let len = buffer.len().min(self.rest.len());
-        for (to, from) in buffer.iter_mut().zip(self.rest.drain(..len)) {
-            *to = from;
-        }
+        let portion = self.pace.portion(buffer.len());
+        let read = self.read_now(buffer.get_mut(..portion).unwrap_or_default());
+        let len = read.map_err(|error| self.notes.note_failure(error))?;
+        self.pace.wait(len)?;
         Ok(len)
     }
 
@@ -182,6 +235,7 @@ impl BlockingContent for PgContent {
 
     fn finish(&mut self) -> Option<String> {
         let pages = self.pages.filter(|_| self.damaged_count > 0)?;
+        self.notes.add_damaged(self.damaged_count);
         let mut blocks: Vec<String> = self.damaged.iter().map(u32::to_string).collect();
         let more = self.damaged_count.saturating_sub(self.damaged.len() as u64);
         if more > 0 {
@@ -208,6 +262,7 @@ mod tests {
 
     /// A file that has other bytes each time it is looked at, as far as there are others.
     struct Changing {
+        first: Vec<u8>,
         looks: Vec<Vec<u8>>,
         at: usize,
         /// Bytes that a read gives at most.
@@ -217,7 +272,7 @@ mod tests {
 
     impl PgFile for Changing {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let bytes = &self.looks[0][self.at..];
+            let bytes = &self.first[self.at..];
             let len = bytes.len().min(buffer.len()).min(self.piece);
             buffer[..len].copy_from_slice(&bytes[..len]);
             self.at += len;
@@ -268,10 +323,11 @@ mod tests {
         let again = Arc::new(Mutex::new(0));
         let notes = Arc::new(Notes::new(ManifestChecksum::Crc32c));
         let relation = RelationFile { number: 16384, fork: super::super::relation::Fork::Main, segment };
-        let file = Changing { looks, at: 0, piece, again: again.clone() };
+        let file = Changing { first: looks[0].clone(), looks, at: 0, piece, again: again.clone() };
         let name = EntryName::new("base/5/16384").unwrap();
         let pages = Pages::new(relation, PAGE as u32, 100);
-        let mut content = PgContent::new(Box::new(file), name, Timestamp::default(), pages, notes);
+        let mut content =
+            PgContent::new(Box::new(file), name, Timestamp::default(), pages, notes, Pace::default());
         let (mut bytes, mut buffer) = (Vec::new(), vec![0; ask]);
         loop {
             match content.read(&mut buffer).unwrap() {

@@ -38,6 +38,8 @@ impl Owner {
 pub(super) struct Plan {
     /// In the order of their names.
     pub(super) items: Vec<Item>,
+    /// How many files, with those that cannot be named.
+    pub(super) files: u64,
     /// Bytes of all files.
     pub(super) bytes: u64,
     /// Where tablespaces are.
@@ -63,7 +65,8 @@ impl Lister<'_> {
     /// Lists the whole cluster.
     pub(super) async fn list(mut self) -> Result<Plan> {
         let version_directory = format!("PG_{}_{}", self.server.major(), self.control.catalog_version);
-        let mut plan = Plan { items: Vec::new(), bytes: 0, tablespaces: BTreeMap::new(), owner: self.owner };
+        let mut plan =
+            Plan { items: Vec::new(), files: 0, bytes: 0, tablespaces: BTreeMap::new(), owner: self.owner };
         let mut directories = vec![String::new()];
         while let Some(directory) = directories.pop() {
             let Some(listing) = self.reader.list(&directory).await? else { continue };
@@ -72,6 +75,7 @@ impl Lister<'_> {
             let unlogged = if in_database { unlogged(names) } else { Default::default() };
             for name in listing.unnamed {
                 let path = join(&directory, &name);
+                plan.files = plan.files.saturating_add(1);
                 plan.items.push(Item::Skipped(Skipped::new(path, "its name is not in UTF-8")));
             }
             for listed in listing.entries {
@@ -182,6 +186,7 @@ impl Lister<'_> {
             // The server's socket, if it is here: nobody misses it.
             ListedKind::Special => return Ok(()),
             ListedKind::File => {
+                plan.files = plan.files.saturating_add(1);
                 plan.bytes = plan.bytes.saturating_add(listed.bytes);
                 let entry = Entry::file(path)?
                     .with_size(listed.bytes)

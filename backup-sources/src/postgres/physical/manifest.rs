@@ -36,6 +36,11 @@ impl Manifest {
         self.files.insert(name, File { bytes, modified, checksum });
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> u64 {
+        self.files.len() as u64
+    }
+
     /// The file's content, which needs the log from `start` to `end` of one timeline.
     pub(super) fn write(&self, timeline: Timeline, start: Lsn, end: Lsn) -> Vec<u8> {
         let mut text = String::from("{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [");

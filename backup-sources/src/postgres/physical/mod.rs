@@ -76,6 +76,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use backup_core::resources::RateLimit;
 use backup_core::{Error, JobContext, Result, Source, SourceInfo, SourceRun};
 
 use super::Connect;
@@ -107,7 +108,7 @@ const STARTS_DIFFER_MAX: u64 = 120;
 /// Positions of its snapshots: `mode`, `start_lsn`, `stop_lsn`, `start_segment`, `stop_segment`, `timeline` (a decimal number),
 /// `system_identifier`, `start_time`, `stop_time` (RFC 3339, by the server's clock), `server_version` (as `server_version_num`), `block_bytes`,
 /// `wal_segment_bytes`, `data_checksums` (`true` or `false`), `from` (`primary` or `standby`), `tablespaces` (a JSON object of locations by
-/// number), and those of [`backup_core::log::position`]: the system identifier, the timeline in eight hexadecimal digits, the first and
+/// number), `damaged_pages` and `missing_files` (numbers: why a snapshot is partial; without missing files a server starts from it), and those of [`backup_core::log::position`]: the system identifier, the timeline in eight hexadecimal digits, the first and
 /// the last segment that are needed.
 ///
 /// ```
@@ -133,6 +134,7 @@ pub struct PostgresSource {
     name: Option<String>,
     mode: BackupMode,
     manifest_checksum: ManifestChecksum,
+    read_limit: RateLimit,
 }
 
 /// Puts a [`PostgresSource`] together.
@@ -155,6 +157,7 @@ impl PostgresSource {
             name: None,
             mode: BackupMode::default(),
             manifest_checksum: ManifestChecksum::default(),
+            read_limit: RateLimit::default(),
         })
     }
 
@@ -277,6 +280,14 @@ impl PostgresSourceBuilder {
     #[must_use]
     pub fn manifest_checksum(mut self, checksum: ManifestChecksum) -> Self {
         self.0.manifest_checksum = checksum;
+        self
+    }
+
+    /// How fast files are read, so that the server's users keep their disks; clones of `limit` change it while the backup runs.
+    /// What is sent to the store has a [limit of its own](backup_core::Resources::upload).
+    #[must_use]
+    pub fn read_limit(mut self, limit: RateLimit) -> Self {
+        self.0.read_limit = limit;
         self
     }
 

@@ -1,16 +1,19 @@
 //! One run: between the start and the stop of a backup.
 
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::log::position;
+use backup_core::source::Gone;
 use backup_core::{
     Content, Entry, EntryName, Error, ErrorKind, Finished, Item, JobContext, Result, SourceRun, Timestamp,
 };
 use bytes::Bytes;
 
-use super::content::{Pages, PgContent};
+use super::content::{Pace, Pages, PgContent};
 use super::control::ControlFile;
 use super::digest::{Checksum, ManifestChecksum};
 use super::label::BackupLabel;
@@ -34,11 +37,27 @@ const REPLAY_PATIENCE: Duration = Duration::from_secs(300);
 pub(super) struct Notes {
     pub(super) checksum: ManifestChecksum,
     manifest: Mutex<Manifest>,
+    /// Files that vanished, which replay removes, too.
+    gone: AtomicU64,
+    /// Pages that are damaged.
+    damaged: AtomicU64,
 }
 
 impl Notes {
     pub(super) fn new(checksum: ManifestChecksum) -> Self {
-        Self { checksum, manifest: Mutex::default() }
+        Self { checksum, manifest: Mutex::default(), gone: AtomicU64::new(0), damaged: AtomicU64::new(0) }
+    }
+
+    /// Counts a failure that says that the file is not there any more.
+    pub(super) fn note_failure(&self, error: io::Error) -> io::Error {
+        if Gone::is(&error) {
+            self.gone.fetch_add(1, Ordering::Relaxed);
+        }
+        error
+    }
+
+    pub(super) fn add_damaged(&self, pages: u64) {
+        self.damaged.fetch_add(pages, Ordering::Relaxed);
     }
 
     pub(super) fn add_file(
@@ -125,6 +144,8 @@ impl PhysicalRun {
     async fn last_control(&self) -> Result<(Bytes, ControlFile)> {
         let mut waited = Duration::ZERO;
         loop {
+            // Promoted, it has no such place any more.
+            self.session.check_role().await?;
             let (bytes, control) = read_control(&*self.reader).await?;
             let is_behind = self.session.server.is_standby && control.min_recovery_point < self.start;
             if !is_behind {
@@ -226,7 +247,12 @@ impl SourceRun for PhysicalRun {
             .and_then(|relation| Pages::new(relation, control.block_bytes, control.segment_blocks));
         let modified = entry.posix.map(|posix| posix.modified).unwrap_or_default();
         let (name, notes) = (entry.name.clone(), Arc::clone(&self.notes));
-        let content = Content::blocking(move || Ok(PgContent::new(opener()?, name, modified, pages, notes)));
+        let pace =
+            Pace { limit: self.source.read_limit.clone(), cancellation: self.job.cancellation().clone() };
+        let content = Content::blocking(move || {
+            let file = opener().map_err(|error| notes.note_failure(error))?;
+            Ok(PgContent::new(file, name, modified, pages, notes, pace))
+        });
         Ok(if relation.is_some() { content.fixed(control.block_bytes) } else { content })
     }
 
@@ -252,6 +278,11 @@ impl SourceRun for PhysicalRun {
             let range = (label.start_segment, stop_segment);
             archived::wait(&**archive, control.system_identifier, range, size, *patience, &self.job).await?;
         }
+
+        // What was listed, and is neither in the manifest nor gone, was skipped: the snapshot is partial, and lacks a file.
+        let noted = self.notes.manifest().len().saturating_add(self.notes.gone.load(Ordering::Relaxed));
+        let missing = plan.files.saturating_sub(noted);
+        let damaged = self.notes.damaged.load(Ordering::Relaxed);
 
         let (owner, time) = (plan.owner, stopped.time);
         let mut trailing = Vec::new();
@@ -290,6 +321,8 @@ impl SourceRun for PhysicalRun {
             ("data_checksums", control.data_checksums.to_string()),
             ("from", if server.is_standby { "standby" } else { "primary" }.to_owned()),
             ("tablespaces", tablespaces),
+            ("damaged_pages", damaged.to_string()),
+            ("missing_files", missing.to_string()),
             (position::LINEAGE, system),
             (position::TIMELINE, timeline),
             (position::FIRST, label.start_segment.to_string()),
@@ -302,7 +335,7 @@ impl SourceRun for PhysicalRun {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
     use crate::postgres::physical::reader::{Listing, Opener};

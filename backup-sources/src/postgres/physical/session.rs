@@ -124,10 +124,7 @@ impl Session {
         } else {
             "SELECT lsn::text, labelfile, spcmapfile FROM pg_catalog.pg_stop_backup(false, $1)"
         };
-        if self.is_standby().await? != self.server.is_standby {
-            let message = "the standby was promoted while it was backed up: what was copied is of no use; repeat the backup";
-            return Err(Error::new(ErrorKind::Transient, message));
-        }
+        self.check_role().await?;
         let failed = |error: tokio_postgres::Error| {
             wrap(&error, "the server does not end the backup, so that nobody could start from it")
         };
@@ -142,12 +139,16 @@ impl Session {
         })
     }
 
-    /// Whether the server is a standby now.
-    pub(super) async fn is_standby(&self) -> Result<bool> {
+    /// Makes sure that the server is still what it was when the backup was started: a primary, or a standby.
+    pub(super) async fn check_role(&self) -> Result<()> {
+        const LOST: &str = "the connection that the backup was started on is lost: repeat the backup";
         let row = self.client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await;
-        row.and_then(|row| row.try_get(0)).map_err(|error| {
-            wrap(&error, "the connection that the backup was started on is lost: repeat the backup")
-        })
+        let is_standby: bool = row.and_then(|row| row.try_get(0)).map_err(|error| wrap(&error, LOST))?;
+        if is_standby != self.server.is_standby {
+            let message = "the standby was promoted while it was backed up: what was copied is of no use; repeat the backup";
+            return Err(Error::new(ErrorKind::Transient, message));
+        }
+        Ok(())
     }
 
     /// The time by the server's clock.
