@@ -10,8 +10,8 @@ exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
 trap "" INT TERM HUP
 read -r _
 if read -r pid <"$1/postmaster.pid" && kill -QUIT "$pid"; then
-    for _ in $(seq 100); do kill -0 "$pid" || break; sleep 0.05; done
-    kill -9 "$pid"
+    for _ in $(seq 100); do [ -e "$1/postmaster.pid" ] || break; sleep 0.05; done
+    [ ! -e "$1/postmaster.pid" ] || kill -9 "$pid"
 fi
 [ -z "$2" ] || rm -rf "$2"
 "#;
