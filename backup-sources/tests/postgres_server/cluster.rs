@@ -93,7 +93,8 @@ impl Cluster {
 
     /// How to connect over the socket, where no password is asked for.
     pub fn conninfo(&self, database: &str) -> String {
-        format!("host={} port={} user=postgres dbname={database}", self.socket().display(), self.port())
+        let database = database.replace('\\', r"\\").replace('\'', r"\'");
+        format!("host={} port={} user=postgres dbname='{database}'", self.socket().display(), self.port())
     }
 
     /// A program of the server's version, run as the server's user.
