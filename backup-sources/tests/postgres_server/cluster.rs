@@ -179,6 +179,7 @@ impl Cluster {
             if is_zombie(pid) && Instant::now() + Duration::from_secs(19) > until {
                 // Nobody here collects what has ended; a new server would take it for a running one.
                 fs::remove_file(self.data.join("postmaster.pid")).ok();
+                fs::remove_file(self.socket().join(format!(".s.PGSQL.{}.lock", self.port()))).ok();
                 break;
             }
             assert!(Instant::now() < until, "the server survives kill -9");
