@@ -391,7 +391,7 @@ async fn lineages_are_told_apart() {
 async fn an_outline_says_what_is_there_without_reading_it() {
     for protect in BOTH {
         let (setup, _sink) = in_memory(protect, SMALL).await;
-        let outline = |number| setup.repository.outline_log(&name(number), &setup.job);
+        let outline = async |number| setup.repository.outline_log(&name(number), &setup.job).await;
         assert_eq!(outline(1).await.unwrap(), None);
         archive(&setup, &[segment(1).with_position("wal_last_time", "2026-11-20T08:00:00Z")]).await;
         let whole = outline(1).await.unwrap().unwrap();

@@ -111,6 +111,16 @@ pub enum Command {
     Mount(commands::mount::Args),
     /// Write a snapshot, or a part of it, below a directory
     Restore(commands::restore::Args),
+    /// Recover a PostgreSQL cluster to a moment
+    #[cfg(feature = "postgres")]
+    RestorePostgres(commands::restore_postgres::Args),
+    /// The write-ahead log of PostgreSQL: into the repository, out of it, and what is missing
+    #[cfg(feature = "postgres")]
+    #[command(subcommand)]
+    Log(commands::log::Log),
+    /// Rehearse the recovery of a PostgreSQL cluster, and store the evidence
+    #[cfg(feature = "postgres")]
+    Drill(commands::drill::Args),
     /// Check that what is stored is what was stored
     Verify(commands::verify::Args),
     /// Repair a repository
@@ -152,6 +162,16 @@ pub enum Command {
     Schema(commands::schema::Args),
 }
 
+impl Command {
+    /// Whether this is `log fetch`, whose exit codes a server reads.
+    pub(crate) fn fetches_log(&self) -> bool {
+        #[cfg(feature = "postgres")]
+        return matches!(self, Self::Log(commands::log::Log::Fetch(_)));
+        #[cfg(not(feature = "postgres"))]
+        false
+    }
+}
+
 /// Kinds of snapshots.
 #[derive(Debug, Subcommand)]
 pub enum Create {
@@ -159,6 +179,9 @@ pub enum Create {
     Files(commands::create_files::Args),
     /// Back up what a program writes to standard output; if it fails, no snapshot is made
     Command(commands::create_command::Args),
+    /// Back up a PostgreSQL cluster
+    #[cfg(feature = "postgres")]
+    Postgres(commands::create_postgres::Args),
     /// Back up the objects of a bucket
     #[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
     Bucket(commands::create_bucket::Args),

@@ -1,5 +1,8 @@
 //! How commands end: exit codes, and failures that carry one.
 
+use std::ffi::OsString;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use backup_core::{Error, ErrorKind};
 
 /// The exit codes of this program.
@@ -16,6 +19,8 @@ pub enum Exit {
     Partial = 3,
     /// Nothing matches what was asked for.
     Nothing = 4,
+    /// `log fetch` failed: PostgreSQL takes a code up to 125 for the end of its log, and may promote.
+    NotFetched = 126,
 }
 
 impl Exit {
@@ -28,6 +33,34 @@ impl Exit {
     pub fn complete_if(complete: bool) -> Self {
         if complete { Self::Done } else { Self::Partial }
     }
+}
+
+/// Whether this process is `log fetch`, of which only 1 says that there is nothing to be fetched.
+static FETCHES: AtomicBool = AtomicBool::new(false);
+
+/// From here on every failure of this process, its panics and second signals included, ends with [`Exit::NotFetched`].
+pub fn fail_closed() {
+    FETCHES.store(true, Ordering::Relaxed);
+}
+
+/// How a process ends that failed.
+pub fn failed() -> Exit {
+    if FETCHES.load(Ordering::Relaxed) { Exit::NotFetched } else { Exit::Failed }
+}
+
+/// How `log fetch` ends: only that a file is there, or provably was never archived, is told from failures.
+pub fn seen_by_server(exit: Exit) -> Exit {
+    match exit {
+        Exit::Done => Exit::Done,
+        Exit::Nothing => Exit::Failed,
+        _ => Exit::NotFetched,
+    }
+}
+
+/// Whether arguments that may make no sense are meant for `log fetch`.
+pub fn is_fetch(arguments: &[OsString]) -> bool {
+    let mut words = arguments.iter().skip(1);
+    words.any(|word| word == "log") && words.any(|word| word == "fetch")
 }
 
 /// Why a command did not do what it was asked to.

@@ -27,6 +27,8 @@ pub mod keys;
 pub mod output;
 pub mod parse;
 pub mod places;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod progress;
 pub mod recording;
 pub mod registry;
@@ -53,6 +55,16 @@ pub use crate::registry::registry;
 /// Diagnostics of the engine go to standard error where the environment variable `BACKUP_LOG` asks for them
 /// (`BACKUP_LOG=debug`).
 pub fn main(registry: Registry) -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if exit::is_fetch(&arguments) {
+        exit::fail_closed();
+    }
+    // A panic must not end with a code that means something else to whoever called.
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(registry, arguments)));
+    ExitCode::from(ended.unwrap_or_else(|_| exit::failed()).code())
+}
+
+fn run(registry: Registry, arguments: Vec<OsString>) -> Exit {
     if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("BACKUP_LOG") {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
@@ -67,17 +79,17 @@ pub fn main(registry: Registry) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             Console::process().say(format_args!("backup: the runtime cannot be started: {error}"));
-            return ExitCode::from(Exit::Failed.code());
+            return exit::failed();
         }
     };
     let cancellation = CancellationToken::new();
     let exit = runtime.block_on(async {
         tokio::spawn(signal::watch(cancellation.clone()));
-        main_with(registry, std::env::args_os(), Console::process(), cancellation).await
+        main_with(registry, arguments, Console::process(), cancellation).await
     });
     // A blocking read of standard input must not keep the process.
     runtime.shutdown_background();
-    ExitCode::from(exit.code())
+    exit
 }
 
 /// Runs one command on streams of the caller's. `arguments` start with the program's name. Cancelling the token stops the
@@ -94,6 +106,7 @@ pub async fn main_with(
         Err(error) => return not_parsed(&error, &arguments, console),
     };
     let Cli { global, command } = cli;
+    let fetches = command.fetches_log();
     console.draws &= !global.json || global.progress != args::ProgressMode::Auto;
     let mut context = Context::new(registry, global, console, cancellation);
     let result = match context.load_config().await {
@@ -102,7 +115,7 @@ pub async fn main_with(
     };
     context.progress.clear();
     context.record_done(&result).await;
-    match result {
+    let exit = match result {
         // Where something cannot be read, nobody knows that nothing matches.
         Ok(Exit::Done | Exit::Nothing) if context.incomplete => Exit::Partial,
         Ok(exit) => exit,
@@ -113,7 +126,8 @@ pub async fn main_with(
             }
             if failure.exit == Exit::Nothing && context.incomplete { Exit::Failed } else { failure.exit }
         }
-    }
+    };
+    if fetches { exit::seen_by_server(exit) } else { exit }
 }
 
 /// Help, the version, or wrong usage.
@@ -127,5 +141,5 @@ fn not_parsed(error: &clap::Error, arguments: &[OsString], mut console: Console)
     let json = arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
     let message = text.trim_start_matches("error: ").lines().next().unwrap_or_default();
     Output::new(console.out, json).fail(&Failure::usage(message));
-    Exit::Usage
+    if exit::is_fetch(arguments) { Exit::NotFetched } else { Exit::Usage }
 }

@@ -11,7 +11,7 @@ pub(crate) async fn watch(token: CancellationToken) {
     eprintln_quietly("stopping; press Ctrl-C again to stop at once");
     token.cancel();
     let _ = wait().await;
-    std::process::exit(i32::from(crate::exit::Exit::Failed.code()));
+    std::process::exit(i32::from(crate::exit::failed().code()));
 }
 
 #[cfg(unix)]

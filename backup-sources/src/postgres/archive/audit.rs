@@ -5,8 +5,9 @@ use serde::Serialize;
 
 use super::view::{There, View};
 use super::{WalArchive, log_name};
+use crate::postgres::connect::explain;
 use crate::postgres::wal::{SegmentName, SegmentSize, TimelineHistory, WalFile};
-use crate::postgres::{Lsn, Timeline};
+use crate::postgres::{Connect, Lsn, Timeline};
 
 /// Most gaps of one timeline that are named.
 const GAPS_MAX: usize = 1000;
@@ -70,6 +71,22 @@ pub struct Gap {
     pub last: SegmentName,
     /// How many.
     pub segments: u64,
+}
+
+/// Up to where a server's log goes, for [`WalArchive::audit`]: of a standby, up to where it has received it.
+///
+/// # Errors
+///
+/// The server cannot be reached, or does not say.
+pub async fn server_end(connect: &Connect) -> Result<Lsn> {
+    let client = connect.connect_sql().await?;
+    let question = "select (case when pg_catalog.pg_is_in_recovery() \
+                    then coalesce(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()) \
+                    else pg_catalog.pg_current_wal_flush_lsn() end)::text";
+    let row = client.query_one(question, &[]).await.map_err(|e| explain(&e))?;
+    let text: Option<String> = row.try_get(0).map_err(|e| explain(&e))?;
+    let text = text.ok_or_else(|| Error::invalid_input("the server has no log yet"))?;
+    text.parse()
 }
 
 impl WalAudit {

@@ -63,6 +63,16 @@ impl WalArchive {
         Ok(Fetched::NeverArchived)
     }
 
+    /// A segment that is archived to its end, checked; none if it is not.
+    pub(super) async fn get_whole(&self, segment: SegmentName, job: &JobContext) -> Result<Option<Bytes>> {
+        let Some(lineage) = self.system_identifier(job).await? else { return Ok(None) };
+        let file = WalFile::Segment(segment);
+        match self.read(&log_name(lineage, file), job).await? {
+            Some(content) if content.is_whole() => self.found(lineage, file, content, job).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// The history of a timeline; that of the first, which has no file, is known.
     ///
     /// # Errors

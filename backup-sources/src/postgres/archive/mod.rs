@@ -2,8 +2,10 @@
 
 mod audit;
 mod fetch;
+mod inventory;
 mod push;
 mod received;
+mod spool;
 mod view;
 
 use std::sync::{Arc, OnceLock};
@@ -16,9 +18,11 @@ use futures_util::future::try_join_all;
 use super::Timeline;
 use super::wal::{self, LongHeader, SegmentSize, Summary, WalFile, check_partial, check_segment};
 
-pub use audit::{Gap, TimelineAudit, WalAudit};
+pub use audit::{Gap, TimelineAudit, WalAudit, server_end};
 pub use fetch::Fetched;
+pub use inventory::LogLook;
 pub use push::{PushOptions, PushReport, push, queue_length};
+pub use spool::Spool;
 
 /// What the objects of a log say of their source.
 pub const SOURCE: &str = "postgres";
@@ -90,6 +94,11 @@ impl WalArchive {
     pub fn admitting_new_systems(mut self) -> Self {
         self.admits_new = true;
         self
+    }
+
+    /// How long the cluster's segments are, once one was seen.
+    pub fn known_segment_size(&self) -> Option<SegmentSize> {
+        self.size.get().copied()
     }
 
     /// The places.

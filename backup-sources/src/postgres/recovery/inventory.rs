@@ -6,7 +6,7 @@ use backup_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::TimelineHistory;
-use crate::postgres::wal::{SegmentName, SegmentSize};
+use crate::postgres::wal::{SegmentName, SegmentSize, XidRanges};
 use crate::postgres::{Lsn, Timeline};
 
 /// What an archive has, by lineage: by the system identifier of the cluster that wrote it.
@@ -110,41 +110,6 @@ pub struct LogGap {
     pub reason: String,
 }
 
-/// Numbers of transactions, in ranges: few, as they end nearly in the order in which they begin.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct XidRanges(BTreeMap<u32, u32>);
-
-impl XidRanges {
-    /// Adds one.
-    pub fn insert(&mut self, xid: u32) {
-        if self.contains(xid) {
-            return;
-        }
-        let mut range = (xid, xid);
-        if let Some(next) = xid.checked_add(1)
-            && let Some(last) = self.0.remove(&next)
-        {
-            range.1 = last;
-        }
-        let before = self.0.range_mut(..xid).next_back();
-        match before.filter(|(_, last)| last.checked_add(1) == Some(xid)) {
-            Some((_, last)) => *last = range.1,
-            None => drop(self.0.insert(range.0, range.1)),
-        }
-    }
-
-    /// Whether it was added.
-    pub fn contains(&self, xid: u32) -> bool {
-        self.0.range(..=xid).next_back().is_some_and(|(_, last)| *last >= xid)
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
 impl LogInventory {
     /// Adds a segment.
     pub fn add_segment(&mut self, lineage: u64, size: SegmentSize, name: SegmentName, segment: LogSegment) {
@@ -159,6 +124,11 @@ impl LogInventory {
             Err(error) => LogHistory::Damaged(error.to_string()),
         };
         self.lineage(lineage, size).timelines.entry(timeline).or_default().history = history;
+    }
+
+    /// Adds a history file that cannot be read.
+    pub fn add_damaged_history(&mut self, lineage: u64, size: SegmentSize, timeline: Timeline, why: String) {
+        self.lineage(lineage, size).timelines.entry(timeline).or_default().history = LogHistory::Damaged(why);
     }
 
     /// The lineage, made if it is not there.
@@ -189,24 +159,5 @@ impl LogSegment {
     pub fn with_facts(mut self, facts: SegmentFacts) -> Self {
         self.facts = Some(facts);
         self
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_of_transactions_hold_what_was_added_and_nothing_else() {
-        let mut ranges = XidRanges::default();
-        assert!(ranges.is_empty());
-        let added = [5, 3, 4, 9, 7, 8, 5, u32::MAX, u32::MAX - 1, 0];
-        for (at, xid) in added.iter().enumerate() {
-            ranges.insert(*xid);
-            for other in (0..12).chain([u32::MAX - 2, u32::MAX - 1, u32::MAX]) {
-                assert_eq!(ranges.contains(other), added[..=at].contains(&other), "{other} after {xid}");
-            }
-        }
-        assert_eq!(ranges.0.len(), 4);
     }
 }

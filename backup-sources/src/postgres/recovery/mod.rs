@@ -15,6 +15,7 @@ mod files;
 mod finish;
 mod history;
 mod inventory;
+mod owner;
 mod path;
 mod place;
 mod plan;
@@ -36,8 +37,9 @@ pub use finish::{Recovered, finish};
 pub use history::{Ancestor, Leg, TimelineHistory};
 pub use inventory::{
     LogGap, LogHistory, LogInventory, LogLineage, LogSegment, LogTimeline, RestorePoint, SegmentFacts,
-    SegmentState, XidRanges,
+    SegmentState,
 };
+pub use owner::user_of;
 pub use place::{DirectoryState, Place, PlaceSurvey, Space};
 pub use plan::{PlanRequest, Reached, RecoveryPlan, SegmentRun, Speed};
 pub use prepare::prepare;

@@ -12,6 +12,7 @@ mod reader;
 mod records;
 mod size;
 mod summary;
+mod xids;
 
 pub use header::{LongHeader, Version, check_partial, check_segment};
 pub use history::{Ancestor, TimelineHistory};
@@ -20,6 +21,7 @@ pub use reader::{WalEnd, WalReader};
 pub use records::{WalEvent, WalRecord};
 pub use size::SegmentSize;
 pub use summary::{NamedPoint, Summary, position};
+pub use xids::XidRanges;
 
 /// The number at `at`, little-endian, if the bytes reach so far.
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

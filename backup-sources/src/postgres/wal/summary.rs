@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use backup_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{SegmentName, SegmentSize, WalEvent, WalReader, WalRecord};
+use super::{SegmentName, SegmentSize, WalEvent, WalReader, WalRecord, XidRanges};
 use crate::postgres::Lsn;
 
 /// Named positions that an archived segment has; see [`Summary`].
@@ -14,10 +14,12 @@ pub mod position {
     pub const FIRST_TIME: &str = "wal_first_time";
     /// When the last was.
     pub const LAST_TIME: &str = "wal_last_time";
-    /// The lowest and the highest number of a transaction that ends in it: `730-744`. Numbers wrap around after four thousand millions.
+    /// The numbers of the transactions that end in it, as [`XidRanges`](super::XidRanges) are written: `730-744,746`.
     pub const XIDS: &str = "wal_xids";
     /// Restore points, as a JSON array of [`NamedPoint`](super::NamedPoint).
     pub const POINTS: &str = "wal_points";
+    /// Where the last whole record begins.
+    pub const LAST_RECORD: &str = "wal_last_record";
     /// Where the last whole record ends.
     pub const VALID_TO: &str = "wal_valid_to";
     /// Bytes of a segment of the cluster.
@@ -46,10 +48,12 @@ pub struct Summary {
     pub first_time: Option<Timestamp>,
     /// The latest.
     pub last_time: Option<Timestamp>,
-    /// The lowest and the highest number of a transaction that ended.
-    pub xids: Option<(u32, u32)>,
+    /// The transactions that ended.
+    pub ended: XidRanges,
     /// Restore points in their order, at most 200.
     pub points: Vec<NamedPoint>,
+    /// Where the last whole record begins.
+    pub last_record: Option<Lsn>,
     /// Where the last whole record ends.
     pub valid_to: Lsn,
 }
@@ -72,13 +76,13 @@ impl Summary {
     /// Adds a record.
     pub fn add(&mut self, event: &WalEvent) {
         self.valid_to = self.valid_to.max(event.end);
+        self.last_record = self.last_record.max(Some(event.lsn));
         match &event.record {
             WalRecord::Commit { xid, time } | WalRecord::Abort { xid, time } => {
                 self.first_time = Some(self.first_time.map_or(*time, |first| first.min(*time)));
                 self.last_time = Some(self.last_time.map_or(*time, |last| last.max(*time)));
                 if let Some(xid) = xid {
-                    let (low, high) = self.xids.unwrap_or((*xid, *xid));
-                    self.xids = Some((low.min(*xid), high.max(*xid)));
+                    self.ended.insert(*xid);
                 }
             }
             WalRecord::RestorePoint { name, time } if self.points.len() < POINTS_MAX => {
@@ -96,7 +100,8 @@ impl Summary {
         };
         put(position::FIRST_TIME, self.first_time.map(|time| time.to_string()));
         put(position::LAST_TIME, self.last_time.map(|time| time.to_string()));
-        put(position::XIDS, self.xids.map(|(low, high)| format!("{low}-{high}")));
+        put(position::XIDS, Some(self.ended.to_string()).filter(|text| !text.is_empty()));
+        put(position::LAST_RECORD, self.last_record.map(|lsn| lsn.to_string()));
         put(position::VALID_TO, self.valid_to.is_valid().then(|| self.valid_to.to_string()));
         if !self.points.is_empty() {
             put(position::POINTS, serde_json::to_string(&self.points).ok());
@@ -107,14 +112,14 @@ impl Summary {
     /// From the named positions of an archived segment. What cannot be read counts as not said.
     pub fn of_positions(positions: &BTreeMap<String, String>) -> Self {
         let text = |name: &str| positions.get(name).map(String::as_str);
-        let xids = text(position::XIDS).and_then(|text| text.split_once('-'));
         Self {
             first_time: text(position::FIRST_TIME).and_then(|text| text.parse().ok()),
             last_time: text(position::LAST_TIME).and_then(|text| text.parse().ok()),
-            xids: xids.and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?))),
+            ended: text(position::XIDS).and_then(|text| text.parse().ok()).unwrap_or_default(),
             points: text(position::POINTS)
                 .and_then(|text| serde_json::from_str(text).ok())
                 .unwrap_or_default(),
+            last_record: text(position::LAST_RECORD).and_then(|text| text.parse().ok()),
             valid_to: text(position::VALID_TO).and_then(|text| text.parse().ok()).unwrap_or_default(),
         }
     }

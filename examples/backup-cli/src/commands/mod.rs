@@ -8,8 +8,12 @@ pub mod copy;
 pub mod create_bucket;
 pub mod create_command;
 pub mod create_files;
+#[cfg(feature = "postgres")]
+pub mod create_postgres;
 pub mod demo;
 pub mod diff;
+#[cfg(feature = "postgres")]
+pub mod drill;
 pub mod evidence;
 pub mod find;
 pub mod forget;
@@ -18,6 +22,8 @@ pub mod hold;
 pub mod init;
 pub mod key;
 pub mod list;
+#[cfg(feature = "postgres")]
+pub mod log;
 pub mod ls;
 #[cfg(all(feature = "mount", target_os = "linux"))]
 pub mod mount;
@@ -25,6 +31,8 @@ pub mod places;
 pub mod prune;
 pub mod repair;
 pub mod restore;
+#[cfg(feature = "postgres")]
+pub mod restore_postgres;
 pub mod run;
 pub mod schema;
 pub mod show;
@@ -46,6 +54,8 @@ pub async fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Create(Create::Command(args)) => create_command::run(args, context).await,
         #[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
         Command::Create(Create::Bucket(args)) => create_bucket::run(args, context).await,
+        #[cfg(feature = "postgres")]
+        Command::Create(Create::Postgres(args)) => create_postgres::run(args, context).await,
         Command::List(args) => list::run(args, context).await,
         Command::Show(args) => show::run(args, context).await,
         Command::Ls(args) => ls::run(args, context).await,
@@ -55,6 +65,12 @@ pub async fn run(command: Command, context: &mut Context) -> Outcome {
         #[cfg(all(feature = "mount", target_os = "linux"))]
         Command::Mount(args) => self::mount::run(args, context).await,
         Command::Restore(args) => restore::run(args, context).await,
+        #[cfg(feature = "postgres")]
+        Command::RestorePostgres(args) => restore_postgres::run(args, context).await,
+        #[cfg(feature = "postgres")]
+        Command::Log(command) => self::log::run(command, context).await,
+        #[cfg(feature = "postgres")]
+        Command::Drill(args) => drill::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
         Command::Repair(Repair::Index(args)) => repair::index(args, context).await,
         Command::Repair(Repair::Packs(args)) => repair::packs(args, context).await,

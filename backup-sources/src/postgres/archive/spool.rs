@@ -1,0 +1,182 @@
+//! Segments that are fetched before a server asks for them.
+
+use std::fs;
+use std::io::{ErrorKind as IoErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use backup_core::{Error, JobContext, Result};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use sha2::{Digest, Sha256};
+
+use super::{Fetched, WalArchive};
+use crate::postgres::wal::{SegmentName, SegmentSize, WalFile, check_segment};
+
+/// Digits of a content's hash that its name in a spool has.
+const HASH_DIGITS: usize = 32;
+/// Segments that a spool keeps at most; older ones are removed.
+const KEPT_MAX: usize = 256;
+
+/// A directory in which segments stand that a recovering server will ask for next: they are fetched side by side, where the server asks
+/// for one after the other.
+///
+/// Only whole segments come there, and what is taken from there is what was put there: its name has its hash. The directory may be emptied
+/// whenever nobody fetches.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    directory: Option<PathBuf>,
+    ahead: usize,
+}
+
+impl Spool {
+    /// None: files are fetched when they are asked for.
+    pub fn none() -> Self {
+        Self { directory: None, ahead: 0 }
+    }
+
+    /// A directory, which is made if it does not exist, and how many segments are fetched beyond the one that was asked for: at most 64.
+    pub fn at(directory: impl Into<PathBuf>, ahead: usize) -> Self {
+        Self { directory: Some(directory.into()), ahead: ahead.min(64) }
+    }
+
+    /// Gets a file of the log and writes it to `destination`, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`WalArchive::get`]; `destination` cannot be written. That segments could not be fetched ahead is no error.
+    /// Cancellation: nothing stands at `destination`.
+    pub async fn fetch(
+        &self,
+        archive: &WalArchive,
+        file: WalFile,
+        destination: &Path,
+        job: &JobContext,
+    ) -> Result<Fetched> {
+        let segment = match file {
+            WalFile::Segment(segment) => Some(segment),
+            _ => None,
+        };
+        let lineage = archive.system_identifier(job).await?;
+        let directory = self.directory.as_ref().zip(lineage);
+        let directory = directory.map(|(directory, lineage)| directory.join(lineage.to_string()));
+        let spooled = match (&directory, segment, lineage) {
+            (Some(directory), Some(segment), Some(lineage)) => {
+                take(directory.clone(), segment, lineage).await
+            }
+            _ => None,
+        };
+        let content = match spooled {
+            Some(content) => content,
+            None => {
+                let ahead = self.fetch_ahead(archive, segment, directory.as_deref(), job);
+                match tokio::join!(archive.get(file, job), ahead).0? {
+                    Fetched::Found(content) => content,
+                    Fetched::NeverArchived => return Ok(Fetched::NeverArchived),
+                }
+            }
+        };
+        let (writing, destination) = (content.clone(), destination.to_owned());
+        blocking(move || write(&destination, &writing)).await?;
+        Ok(Fetched::Found(content))
+    }
+
+    /// Fetches what comes next. What cannot be had now will be asked for.
+    async fn fetch_ahead(
+        &self,
+        archive: &WalArchive,
+        segment: Option<SegmentName>,
+        directory: Option<&Path>,
+        job: &JobContext,
+    ) {
+        let (Some(segment), Some(directory)) = (segment, directory) else { return };
+        let size = archive.known_segment_size().unwrap_or_default();
+        let next = std::iter::successors(segment.next(size), |name| name.next(size)).take(self.ahead);
+        let fetching = next.map(|name| async move {
+            match archive.get_whole(name, job).await {
+                Ok(Some(content)) => put(directory.to_owned(), name, content).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            }
+        });
+        for result in join_all(fetching).await {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a segment was not fetched ahead");
+            }
+        }
+    }
+}
+
+fn named(segment: SegmentName, content: &[u8]) -> String {
+    let hash: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{segment}.{}", hash.get(..HASH_DIGITS).unwrap_or_default())
+}
+
+/// Takes a segment out of a spool, if it is there and as it was put.
+async fn take(directory: PathBuf, segment: SegmentName, lineage: u64) -> Option<Bytes> {
+    let taken = blocking(move || {
+        let prefix = format!("{segment}.");
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(_) => return Ok(None),
+        };
+        for entry in entries.flatten().take(KEPT_MAX.saturating_mul(2)) {
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| name.starts_with(&prefix)) else { continue };
+            let content = fs::read(entry.path()).unwrap_or_default();
+            let is_whole = named(segment, &content) == name;
+            let _ = fs::remove_file(entry.path());
+            let size = SegmentSize::new(content.len() as u64).ok();
+            let header = is_whole.then(|| check_segment(&content, segment, size).ok()).flatten();
+            if header.is_some_and(|header| header.system_identifier == lineage) {
+                return Ok(Some(Bytes::from(content)));
+            }
+        }
+        Ok(None)
+    });
+    taken.await.ok().flatten()
+}
+
+/// Puts a segment into a spool.
+async fn put(directory: PathBuf, segment: SegmentName, content: Bytes) -> Result<()> {
+    blocking(move || {
+        let shown = |e| Error::io(directory.display().to_string(), e);
+        // What a database's log holds is nobody else's.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(shown)?;
+        let mut there: Vec<PathBuf> =
+            fs::read_dir(&directory).map_err(shown)?.flatten().map(|entry| entry.path()).collect();
+        if there.len() >= KEPT_MAX {
+            there.sort();
+            let surplus = there.len().saturating_sub(KEPT_MAX.saturating_div(2));
+            there.iter().take(surplus).for_each(|path| drop(fs::remove_file(path)));
+        }
+        write(&directory.join(named(segment, &content)), &content)
+    })
+    .await
+}
+
+/// Writes a file under another name first.
+fn write(path: &Path, content: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.part", std::process::id()));
+    let part = path.with_file_name(name);
+    let written = (|| {
+        match fs::remove_file(&part) {
+            Err(error) if error.kind() != IoErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+        file.write_all(content)?;
+        drop(file);
+        fs::rename(&part, path)
+    })();
+    written.map_err(|error| {
+        let _ = fs::remove_file(&part);
+        Error::io(path.display().to_string(), error)
+    })
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| Error::internal("writing a file of the log failed").with_source(e))?
+}

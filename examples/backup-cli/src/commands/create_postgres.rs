@@ -1,0 +1,108 @@
+//! `create postgres`: a snapshot of a PostgreSQL cluster.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use backup_core::config::Span;
+use backup_sources::postgres::{BackupMode, Connect, PostgresSource};
+use clap::ValueEnum;
+
+use super::snapshot::Making;
+use crate::context::Context;
+use crate::exit::{Failure, Outcome};
+use crate::postgres::{InArchive, Places};
+
+/// Options of `create postgres`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The server: a URL or words as libpq has them; a password belongs into PGPASSWORD, PGPASSFILE or ~/.pgpass
+    #[arg(long, value_name = "CONNECTION")]
+    connection: String,
+    /// What is read: the files on the server's machine, or the same over SQL
+    #[arg(long, value_enum, value_name = "MODE")]
+    mode: Option<Mode>,
+    /// The data directory, for --mode physical
+    #[arg(long, value_name = "DIR")]
+    pgdata: Option<PathBuf>,
+    /// What the backup is called: every snapshot is complete, and costs what changed
+    #[arg(long = "type", value_enum, default_value_t = Type::Full, value_name = "TYPE")]
+    kind: Type,
+    /// What snapshots call the cluster, so that they belong together after a failover, too [default: the server's address]
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// Connections that read, for --mode physical-sql
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    connections: u8,
+    /// Have the server make its checkpoint at once, with all that its disks can do
+    #[arg(long)]
+    fast_checkpoint: bool,
+    /// Take files whose length and times are as before for unchanged, but for those of the last seconds
+    #[arg(long)]
+    trust_times: bool,
+    /// Do not verify the checksums of pages
+    #[arg(long)]
+    no_page_checksums: bool,
+    /// How long to wait until the log that the backup needs is archived in this repository
+    #[arg(long, value_name = "SPAN")]
+    log_wait: Option<Span>,
+    /// Do not wait for the log: it is archived elsewhere
+    #[arg(long, conflicts_with = "log_wait")]
+    no_log_wait: bool,
+    #[command(flatten)]
+    making: Making,
+}
+
+/// How a cluster is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// The files of the data directory
+    Physical,
+    /// The same files, over SQL
+    PhysicalSql,
+}
+
+/// What a backup is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Type {
+    /// Everything is read
+    Full,
+    /// What changed since the last full one
+    Differential,
+    /// What changed since the last one
+    Incremental,
+}
+
+/// Makes the snapshot.
+pub async fn run(args: Args, context: &mut Context) -> Outcome {
+    let connect = Connect::parse(&args.connection).map_err(Failure::input)?;
+    let mut builder = PostgresSource::builder(connect)
+        .connections(args.connections.into())
+        .fast_checkpoint(args.fast_checkpoint)
+        .trust_times(args.trust_times)
+        .verify_checksums(!args.no_page_checksums)
+        .mode(match args.kind {
+            Type::Full => BackupMode::Full,
+            Type::Differential => BackupMode::Differential,
+            Type::Incremental => BackupMode::Incremental,
+        });
+    builder = match (args.mode, args.pgdata) {
+        (Some(Mode::Physical), None) => {
+            return Err(Failure::usage("--mode physical reads the data directory: give --pgdata DIR"));
+        }
+        (Some(Mode::PhysicalSql), Some(_)) => {
+            return Err(Failure::usage("--mode physical-sql reads no directory: leave --pgdata out"));
+        }
+        (_, Some(directory)) => builder.data_directory(directory),
+        (_, None) => builder,
+    };
+    if let Some(name) = args.cluster {
+        builder = builder.named(name);
+    }
+    if !args.no_log_wait {
+        let archive = context.wal_archive(Places::Required, None).await?.archive;
+        let patience = args.log_wait.map_or(InArchive::PATIENCE, Span::duration);
+        builder = builder.wait_for_archive(InArchive::new(archive, context.job()), patience);
+    }
+    let source = builder.build().map_err(Failure::input)?;
+    args.making.of(Arc::new(source), false, context).await
+}
