@@ -94,6 +94,19 @@ pub trait SourceRun: Send + Sync {
     /// skips the link.
     async fn open(&self, entry: &Entry) -> Result<Content>;
 
+    /// Called for an entry whose content is taken from the parent snapshot instead of being opened. The entry has the parent's
+    /// [content attributes](crate::entry::CONTENT_PREFIX), so a source that ends with a list of what it yielded knows of this
+    /// content what it noted when it read it.
+    fn unchanged(&self, entry: &Entry) {
+        let _ = entry;
+    }
+
+    /// Bytes of content that the run will yield, read or not, as far as it can tell by now: what progress is measured
+    /// against. Asked for after each [`next`](SourceRun::next); it may change.
+    fn bytes_total(&self) -> Option<u64> {
+        None
+    }
+
     /// Ends the run after the last content was read: the hook after, and what is known only now.
     async fn finish(&mut self) -> Result<Finished> {
         Ok(Finished::default())
@@ -142,6 +155,42 @@ pub enum Chunking {
         bytes: u32,
     },
 }
+
+/// Content that does not exist any more, and is not missed: between the listing of an entry and its opening the source
+/// removed it in a way that a restore of this snapshot does as well, as the replay of a log removes a dropped table.
+///
+/// Where opening or reading content fails with an [`io::Error`] that holds it, the entry is left out of the snapshot, which
+/// is complete without it. What merely cannot be found any more is no such case: it fails with an ordinary error, and is skipped
+/// by name.
+///
+/// ```
+/// use backup_core::source::Gone;
+///
+/// let error = Gone.into_error();
+/// assert!(Gone::is(&error));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone;
+
+impl Gone {
+    /// The failure of a reader that says so.
+    pub fn into_error(self) -> io::Error {
+        io::Error::new(io::ErrorKind::NotFound, self)
+    }
+
+    /// Whether a failure says so.
+    pub fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+    }
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it was removed meanwhile, and a restore does without it")
+    }
+}
+
+impl std::error::Error for Gone {}
 
 /// Access to the content of one entry.
 pub struct Content {

@@ -21,6 +21,7 @@
 //! | [`CommandSource`] | what a process writes to its standard output |
 //! | [`ReaderSource`] | whatever an asynchronous reader yields |
 //! | [`MemorySource`] | entries in memory |
+//! | `postgres::PostgresSource` | the files of a PostgreSQL cluster; with the feature `postgres` |
 //! | `BucketSource` | the objects below a prefix of a bucket, in any store of the crate `object_store`; with the feature `object-store` |
 //!
 //! Files can be read from a consistent [view] of them: a snapshot of btrfs, LVM or ZFS.

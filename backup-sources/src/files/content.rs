@@ -154,7 +154,7 @@ fn open_quietly(root: impl AsFd, path: &[u8], quiet: bool) -> Result<OwnedFd, Er
 }
 
 /// Opens `path` below `root`, following no link on the way.
-fn open_below(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_below(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     if path.len() < PATH_MAX {
         match rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve) {

@@ -20,6 +20,8 @@ use backup_core::{Error, JobContext, Result, Source, SourceInfo, SourceRun};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::view::{Taken, View};
+#[cfg(feature = "postgres")]
+pub(crate) use content::open_below;
 use filter::Filter;
 use roots::Root;
 use run::Base;

@@ -100,6 +100,7 @@ impl Feeder {
         loop {
             self.shared.check()?;
             let items = run.next(ITEMS_MAX).await?;
+            self.shared.set_bytes_total(run.bytes_total());
             if items.is_empty() {
                 break;
             }
@@ -186,6 +187,7 @@ impl Feeder {
             entry.size = Some(before.content.len());
             // What is known only of open content is as it was, too.
             self.shared.add_content_attributes(&mut entry, before.entry.attributes);
+            run.unchanged(&entry);
             return self.push(BatchItem::Ready(StoredEntry { entry, content: before.content }), 0).await;
         }
         let content = run.open(&entry).await?;

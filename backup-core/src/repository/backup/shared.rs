@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     failure: Mutex<Option<Error>>,
     skipped: Mutex<SkippedItems>,
     current: Mutex<Option<String>>,
+    /// What the source expects to yield; 0 where it does not say.
+    bytes_total: AtomicU64,
 }
 
 /// Running totals.
@@ -124,6 +126,7 @@ impl Shared {
             failure: Mutex::new(None),
             skipped: Mutex::default(),
             current: Mutex::default(),
+            bytes_total: AtomicU64::new(0),
         }
     }
 
@@ -179,6 +182,15 @@ impl Shared {
         }
     }
 
+    /// Leaves out an entry that the source removed meanwhile, and that nobody misses. A link to it would lead nowhere: it is
+    /// tried as an entry of its own.
+    pub(crate) fn leave_out(&self, entry: Entry) {
+        tracing::debug!(entry = %entry.name, "it was removed before it was read; the snapshot is complete without it");
+        if entry.kind == EntryKind::File {
+            self.left_out.file(entry.name.clone(), Cause::Unread(Box::new(entry)));
+        }
+    }
+
     /// Skips an entry that the format cannot hold; so are its further names.
     pub(crate) fn skip_unfit(&self, entry: Entry, reason: &str) {
         self.skip(Skipped::new(&entry.name, reason));
@@ -195,13 +207,18 @@ impl Shared {
         *self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(name);
     }
 
+    /// Notes how much the source expects to yield.
+    pub(crate) fn set_bytes_total(&self, bytes: Option<u64>) {
+        self.bytes_total.store(bytes.unwrap_or_default(), Ordering::Relaxed);
+    }
+
     pub(crate) fn emit_progress(&self) {
         let current = self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         self.job.emit(&Event::Progress(Progress {
             entries_done: self.counters.entries.load(Ordering::Relaxed),
             entries_total: None,
             bytes_done: self.counters.bytes_logical.load(Ordering::Relaxed),
-            bytes_total: None,
+            bytes_total: Some(self.bytes_total.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0),
             bytes_stored: self.put.bytes(),
             current,
         }));

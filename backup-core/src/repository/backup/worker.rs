@@ -12,7 +12,7 @@ use crate::format::entries::StoredEntry;
 use crate::limits;
 use crate::repository::guard;
 use crate::repository::tree::ChunkListBuilder;
-use crate::source::{BlockingContent, Chunking, Content, ContentReader};
+use crate::source::{BlockingContent, Chunking, Content, ContentReader, Gone};
 use crate::{Attribute, DataKind, Entry, Error, Result, Skipped};
 
 /// Content that is read in one piece by one worker; longer content is drawn from a [`StreamJob`].
@@ -128,10 +128,9 @@ impl Worker {
     fn finish_stream(&mut self, stream: &StreamJob, end: StreamEnd) -> Result<()> {
         let mut entries = Vec::new();
         if let Some(failure) = end.failure {
-            let reason = guard::of_content_alone(failure)?;
             // Content that is not whole is not stored as if it were, and does not count.
             self.shared.counters.bytes_logical.fetch_sub(end.content.len(), Ordering::Relaxed);
-            self.shared.skip_unread(stream.entry.clone(), reason);
+            self.give_up(stream.entry.clone(), failure)?;
         } else {
             if let Some(notice) = end.notice {
                 self.shared.skip(Skipped::new(&stream.entry.name, notice));
@@ -155,11 +154,21 @@ impl Worker {
                         }
                         entries.push(self.stored(entry, attributes, content));
                     }
-                    Err(error) => self.shared.skip_unread(entry, guard::of_content_alone(error)?),
+                    Err(error) => self.give_up(entry, error)?,
                 },
             }
         }
         self.send(Done { sequence: batch.sequence, entries })
+    }
+
+    // The entry whose content failed is named as skipped, unless nobody misses it.
+    fn give_up(&self, entry: Entry, failure: io::Error) -> Result<()> {
+        if Gone::is(&failure) {
+            self.shared.leave_out(entry);
+        } else {
+            self.shared.skip_unread(entry, guard::of_content_alone(failure)?);
+        }
+        Ok(())
     }
 
     // The outer error fails the job, the inner one only the entry.

@@ -1,0 +1,167 @@
+//! What a source needs and refuses: roles, directories, connections, the archive.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backup_core::{ErrorKind, JobContext, Result, Source};
+use backup_sources::postgres::physical::ArchivedSegments;
+use backup_sources::postgres::wal::SegmentName;
+use backup_sources::postgres::{Connect, PostgresSource};
+
+use crate::exact::Meddling;
+use crate::postgres_server::{Cluster, PASSWORD};
+use crate::{Setup, connect, keeping, local, over_sql, sums};
+
+/// The grants of the documentation, as they stand there.
+fn grants(cluster: &Cluster) -> String {
+    let text = include_str!("../../src/postgres/physical/mod.rs");
+    let block = text.split("//! ```sql\n").nth(1).unwrap().split("//! ```").next().unwrap();
+    let lines = block.lines().map(|line| line.trim_start_matches("//! "));
+    let old = cluster.version().0 < 15;
+    let lines = lines.filter(|line| line.starts_with("GRANT") && (!old || !line.contains("pg_backup_")));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_sql_a_role_with_five_functions_backs_up_the_whole_cluster() {
+    let cluster = keeping().start();
+    cluster.tablespace("far");
+    cluster.bench_init_with(1, &["--tablespace=far"]);
+    cluster.sql(&format!("create role backup login password '{}'", PASSWORD.replace('\'', "''")));
+    let text = format!("host=127.0.0.1 port={} user=backup dbname=postgres", cluster.port());
+    let role = Connect::parse_with(&text, |_| None).unwrap().with_password(PASSWORD);
+    let source = PostgresSource::builder(role).fast_checkpoint(true).connections(2).build().unwrap();
+    let setup = Setup::new().await;
+    let error = setup.try_backup(&source).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    let grants = grants(&cluster);
+    assert_eq!(grants.lines().count(), 5, "{grants}");
+    cluster.script("postgres", &grants);
+    let report = setup.backup(&source).await;
+    let expected = sums(&cluster);
+    let restored = setup.restore(&report).await;
+    restored.verify(&cluster);
+    let (server, _files) = restored.start(&cluster);
+    assert_eq!(sums(&server), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_clusters_directory_is_refused() {
+    let (one, other) = (Cluster::new(), Cluster::new());
+    let setup = Setup::new().await;
+    let wrong = PostgresSource::builder(connect(&one)).data_directory(other.data()).build().unwrap();
+    let error = setup.try_backup(&wrong).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    // A copy has the same identifier, and is not what the server writes to.
+    let copy = one.directory("copy").join("data");
+    one.base_backup(&copy, &[]);
+    let wrong = PostgresSource::builder(connect(&one)).data_directory(&copy).build().unwrap();
+    let error = setup.try_backup(&wrong).await.unwrap_err();
+    assert!(error.message().contains("is not the data directory"), "{error}");
+    let wrong = PostgresSource::builder(connect(&one)).data_directory("/nowhere").build().unwrap();
+    assert_eq!(setup.try_backup(&wrong).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(setup.repository.snapshots(&setup.job).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_break_are_made_again_and_the_backups_own_must_not() {
+    let cluster = Arc::new(keeping().start());
+    cluster.bench_init(2);
+    let kill = |what: &'static str| {
+        let cluster = cluster.clone();
+        Arc::new(move || {
+            let condition = match what {
+                "all" => "true",
+                // The one that started the backup has said nothing else since.
+                _ => "query not like '%pg_backup_start%' and query not like '%clock_timestamp%'",
+            };
+            cluster.sql(&format!(
+                "select pg_terminate_backend(pid) from pg_stat_activity \
+                 where backend_type = 'client backend' and pid <> pg_backend_pid() and {condition} \
+                 and query not like '%pg_ls_dir%'"
+            ));
+        })
+    };
+    let setup = Setup::new().await;
+    let source = || over_sql(&cluster).connections(3).build().unwrap();
+    let report = setup.backup(&Meddling { source: source(), meddle: kill("readers") }).await;
+    setup.restore(&report).await.verify(&cluster);
+    let error = setup.try_backup(&Meddling { source: source(), meddle: kill("all") }).await.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    assert_eq!(setup.repository.snapshots(&setup.job).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_dropped_or_cancelled_leaves_no_backup_on_the_server() {
+    let cluster = keeping().start();
+    for source in crate::both(&cluster) {
+        let mut run = source.begin(&JobContext::new()).await.unwrap();
+        run.next(10).await.unwrap();
+        drop(run);
+        // The server notes it in its log, and its connections are gone.
+        crate::postgres_server::eventually("the end of its connections", || {
+            let count = cluster.sql(
+                "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()",
+            );
+            (count == "0").then_some(())
+        });
+        let setup = Setup::new().await;
+        setup.backup(&source).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_keeps_the_contract_of_sources() {
+    let cluster = keeping().config("checkpoint_timeout = '1h'").start();
+    for source in crate::both(&cluster) {
+        backup_core::testing::source::conformance(&source).await.unwrap();
+    }
+}
+
+#[derive(Debug)]
+struct Directory(PathBuf);
+
+#[async_trait]
+impl ArchivedSegments for Directory {
+    async fn missing(&self, _: u64, segments: &[SegmentName]) -> Result<Option<SegmentName>> {
+        Ok(segments.iter().find(|name| !self.0.join(name.to_string()).exists()).copied())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_34_there_is_no_snapshot_before_its_log_is_archived() {
+    let cluster = Cluster::builder().config("archive_mode = on").make();
+    let archive = cluster.directory("archive");
+    cluster.append_config("archive_command = 'false'");
+    cluster.start();
+    let wait = |seconds| {
+        let archive = Arc::new(Directory(archive.clone()));
+        local(&cluster).wait_for_archive(archive, Duration::from_secs(seconds)).build().unwrap()
+    };
+    let setup = Setup::new().await;
+    let error = setup.try_backup(&wait(1)).await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("is not archived"), "{error}");
+    assert!(setup.repository.snapshots(&setup.job).await.unwrap().is_empty());
+    cluster.configure(&format!("archive_command = 'sleep 1; cp %p {}/%f'", archive.display()));
+    let report = setup.backup(&wait(60)).await;
+    let position = setup.position(&report).await;
+    for name in ["start_segment", "stop_segment"] {
+        assert!(archive.join(&position[name]).exists(), "{name}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let builder = || PostgresSource::builder(Connect::parse_with("host=db.example", |_| None).unwrap());
+    for wrong in [
+        builder().connections(0),
+        builder().connections(65),
+        builder().label("two\nlines"),
+        builder().label("x".repeat(1025)),
+    ] {
+        assert_eq!(wrong.build().unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+    assert_eq!(builder().build().unwrap().info().identity, ["postgres://db.example:5432"]);
+}
