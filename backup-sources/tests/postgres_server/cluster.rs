@@ -273,7 +273,7 @@ impl Cluster {
 
     /// Rows and a checksum over all of them, whatever their order.
     pub fn checksum(&self, database: &str, table: &str) -> String {
-        let rows = format!("count(*) || ':' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)");
+        let rows = "count(*) || ':' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)";
         self.sql_in(database, &format!("select {rows} from {table} t"))
     }
 }
