@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::view::View;
 use super::{WalArchive, log_name};
 use crate::postgres::Lsn;
-use crate::postgres::recovery::{LogGap, LogInventory, LogSegment, RestorePoint, SegmentFacts};
+use crate::postgres::recovery::{LogGap, LogInventory, LogSegment, SegmentFacts};
 use crate::postgres::wal::{SegmentName, SegmentSize, Summary, WalFile, check_partial, check_segment};
 
 /// Segments that are looked into side by side; of those that are read, each is in memory as a whole.
@@ -160,7 +160,7 @@ impl WalArchive {
                 } else {
                     LogSegment::beginning(outline.bytes)
                 };
-                Ok(segment.with_facts(facts(summary)))
+                Ok(segment.with_facts(SegmentFacts::from(&summary)))
             }
             (_, Some(error)) => Err(error),
             (_, None) => Ok(LogSegment::damaged("it is listed and cannot be found")),
@@ -190,23 +190,8 @@ impl WalArchive {
             }
             let segment =
                 if is_whole { LogSegment::whole() } else { LogSegment::beginning(bytes.len() as u64) };
-            Ok(segment.with_facts(facts(Summary::of_segment(&bytes, name, size))))
+            Ok(segment.with_facts(SegmentFacts::from(&Summary::of_segment(&bytes, name, size))))
         });
         reading.await.map_err(|e| Error::internal("a segment could not be read").with_source(e))?
-    }
-}
-
-fn facts(summary: Summary) -> SegmentFacts {
-    let point = |point: crate::postgres::wal::NamedPoint| RestorePoint {
-        name: point.name,
-        lsn: point.lsn,
-        time: Some(point.time),
-    };
-    SegmentFacts {
-        last_record: summary.last_record,
-        last_time: summary.last_time,
-        first_time: summary.first_time,
-        ended: summary.ended,
-        restore_points: summary.points.into_iter().map(point).collect(),
     }
 }

@@ -18,8 +18,6 @@ pub mod position {
     pub const XIDS: &str = "wal_xids";
     /// Restore points, as a JSON array of [`NamedPoint`](super::NamedPoint).
     pub const POINTS: &str = "wal_points";
-    /// Where the last whole record begins.
-    pub const LAST_RECORD: &str = "wal_last_record";
     /// Where the last whole record ends.
     pub const VALID_TO: &str = "wal_valid_to";
     /// Bytes of a segment of the cluster.
@@ -52,8 +50,6 @@ pub struct Summary {
     pub ended: XidRanges,
     /// Restore points in their order, at most 200.
     pub points: Vec<NamedPoint>,
-    /// Where the last whole record begins.
-    pub last_record: Option<Lsn>,
     /// Where the last whole record ends.
     pub valid_to: Lsn,
 }
@@ -76,7 +72,6 @@ impl Summary {
     /// Adds a record.
     pub fn add(&mut self, event: &WalEvent) {
         self.valid_to = self.valid_to.max(event.end);
-        self.last_record = self.last_record.max(Some(event.lsn));
         match &event.record {
             WalRecord::Commit { xid, time } | WalRecord::Abort { xid, time } => {
                 self.first_time = Some(self.first_time.map_or(*time, |first| first.min(*time)));
@@ -101,7 +96,6 @@ impl Summary {
         put(position::FIRST_TIME, self.first_time.map(|time| time.to_string()));
         put(position::LAST_TIME, self.last_time.map(|time| time.to_string()));
         put(position::XIDS, Some(self.ended.to_string()).filter(|text| !text.is_empty()));
-        put(position::LAST_RECORD, self.last_record.map(|lsn| lsn.to_string()));
         put(position::VALID_TO, self.valid_to.is_valid().then(|| self.valid_to.to_string()));
         if !self.points.is_empty() {
             put(position::POINTS, serde_json::to_string(&self.points).ok());
@@ -119,7 +113,6 @@ impl Summary {
             points: text(position::POINTS)
                 .and_then(|text| serde_json::from_str(text).ok())
                 .unwrap_or_default(),
-            last_record: text(position::LAST_RECORD).and_then(|text| text.parse().ok()),
             valid_to: text(position::VALID_TO).and_then(|text| text.parse().ok()).unwrap_or_default(),
         }
     }
