@@ -234,7 +234,6 @@ impl Context {
         let files = [
             ("--password-file", &global.password_file),
             ("--key-file", &global.key_file),
-            ("--identity-file", &global.identity_file),
             ("--cache-dir", &global.cache_dir),
         ];
         for (option, file) in files {

@@ -39,7 +39,7 @@ impl Made {
 
     /// Begins a page if one is to begin here.
     fn header(&mut self, remaining: usize, flags: u16) {
-        if self.at() % 8192 != 0 {
+        if !self.at().is_multiple_of(8192) {
             return;
         }
         let at = self.at();
@@ -60,7 +60,7 @@ impl Made {
 
     /// A record; returns where it begins.
     pub(in crate::postgres) fn record(&mut self, manager: u8, info: u8, xid: u32, data: &[u8]) -> Lsn {
-        while self.at() % 8 != 0 {
+        while !self.at().is_multiple_of(8) {
             self.bytes.push(0);
         }
         self.header(0, 0);
@@ -103,7 +103,7 @@ impl Made {
     }
 
     pub(in crate::postgres) fn fill_page(&mut self) {
-        while self.at() % 8192 != 0 {
+        while !self.at().is_multiple_of(8192) {
             self.bytes.push(0);
         }
     }
@@ -131,7 +131,7 @@ impl Made {
     }
 
     fn record_without_data(&mut self, manager: u8, info: u8) {
-        while self.at() % 8 != 0 {
+        while !self.at().is_multiple_of(8) {
             self.bytes.push(0);
         }
         self.header(0, 0);

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use backup_core::config::Span;
-use backup_sources::postgres::{BackupMode, Connect, PostgresSource};
+use backup_sources::postgres::physical::BackupMode;
+use backup_sources::postgres::{Connect, PostgresSource};
 use clap::ValueEnum;
 
 use super::snapshot::Making;

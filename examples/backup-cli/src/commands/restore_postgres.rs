@@ -8,7 +8,7 @@ use backup_core::repository::{Repository, RestoreOptions};
 use backup_core::{Snapshot, SnapshotInfo};
 use backup_sources::postgres::recovery::{
     BaseBackup, Place, PlanRequest, Programs, Recovered, RecoveryPlan, RecoverySettings, RecoveryState,
-    RecoveryTarget, Server, Speed, TargetAction, WatchUntil, finish, prepare, watch,
+    Server, Speed, TargetAction, WatchUntil, finish, prepare, watch,
 };
 use clap::ValueEnum;
 use serde_json::json;
@@ -63,9 +63,6 @@ pub struct Args {
     /// Whom the files belong to, and as whom the server runs, by name; root may say so
     #[arg(long, value_name = "USER")]
     owner: Option<String>,
-    /// Read everything back and compare it with the snapshot
-    #[arg(long)]
-    verify: bool,
     #[command(flatten)]
     looking: Looking,
     #[command(flatten)]
@@ -138,7 +135,7 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         let (user, group) = crate::postgres::user(owner)?;
         settings = settings.owned_by(user, group);
     }
-    let (recovered, written) = put(&plan, &repository, &snapshot, &settings, args.verify, context).await?;
+    let (recovered, written) = put(&plan, &repository, &snapshot, &settings, context).await?;
     let state = match programs.filter(|_| args.start) {
         Some(programs) => {
             let socket = args.socket.unwrap_or_else(|| recovered.data.clone());
@@ -196,12 +193,10 @@ pub(super) async fn put(
     repository: &Repository,
     snapshot: &Snapshot,
     settings: &RecoverySettings,
-    verify: bool,
     context: &Context,
 ) -> Outcome<(Recovered, backup_core::RestoreReport)> {
     let target = prepare(plan).await?;
-    let options = RestoreOptions { verify, ..RestoreOptions::default() };
-    let report = repository.restore(snapshot, &target, &options, &context.job()).await?;
+    let report = repository.restore(snapshot, &target, &RestoreOptions::default(), &context.job()).await?;
     let recovered = finish(plan, &target, &report, settings).await?;
     Ok((recovered, report))
 }
