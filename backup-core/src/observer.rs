@@ -29,6 +29,13 @@ pub enum Event {
     },
     /// What a backup found is not how things change: somebody should look.
     Anomaly(Anomaly),
+    /// Somebody must see to something before it becomes a loss. The job goes on.
+    Alert {
+        /// What it concerns.
+        subject: String,
+        /// What is wrong, and what to do.
+        message: String,
+    },
     /// An object is damaged or missing.
     ObjectDamaged {
         /// Its key.

@@ -8,16 +8,22 @@ mod postgres_server;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backup_core::{CancellationToken, JobContext, RestoreReport, Result, Target};
+use backup_core::{
+    BackupOptions, CancellationToken, CreateOptions, JobContext, Repository, RepositoryId, RestoreReport,
+    Result, Target, Unprotected,
+};
+use backup_sinks::MemorySink;
 use backup_sources::postgres::drill::{
-    Check, Drill, DrillReport, DrillSource, Examination, Expect, RecordedTable,
+    Check, Drill, DrillReport, DrillSource, Examination, Expect, RecordedTable, StoredCluster,
 };
 use backup_sources::postgres::recovery::{
     BaseBackup, LogInventory, Programs, Recovered, RecoveryState, RecoveryTarget, Refusal, Server,
 };
+use backup_sources::postgres::{Connect, PostgresSource};
 use postgres_archive::{Archive, Base, restore_tree};
 use postgres_server::{Account, Cluster, Version, eventually};
 
@@ -72,6 +78,8 @@ impl Scene {
         primary.bench_init_with(1, &["--tablespace=elsewhere"]);
         primary.sql("create database \"Shop of 'things'\"");
         primary.sql_in("Shop of 'things'", "create table \"Orders\" as select n, now() as at, 1.5::float8 as price from generate_series(1, 1000) n");
+        // Or reading it would write its pages, and replay would write them again over a damaged one.
+        primary.sql_in("Shop of 'things'", "vacuum (freeze) \"Orders\"");
         prepare(&primary);
         let base = Base::take(&primary, "base");
         primary.bench(2, 100);
@@ -247,7 +255,7 @@ async fn trap_45_a_rehearsed_cluster_keeps_to_itself() {
         primary.sql("alter system set shared_preload_libraries = 'no_such_scheduler'");
         primary.sql("alter system set archive_mode = 'always'");
         primary.sql("alter system set synchronous_standby_names = 'nobody'");
-        primary.sql("alter system set shared_buffers = '100TB'");
+        primary.sql("alter system set shared_buffers = '4TB'");
     })
     .await;
     let taken = "select count(*) from pg_stat_replication";
@@ -339,5 +347,34 @@ async fn a_drill_that_is_cancelled_or_dropped_leaves_nothing() {
     eventually("the end of everything", || {
         (fs::read_dir(scene.scratch.path()).unwrap().count() == 0).then_some(())
     });
+    scene.nothing_is_left();
+}
+
+/// A base backup as it really is made, in a repository, restored by the engine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_in_a_repository_is_rehearsed() {
+    let scene = Scene::new().await;
+    let connect = Connect::parse(&scene.primary.conninfo("postgres")).unwrap();
+    let source = PostgresSource::builder(connect).data_directory(scene.primary.data()).fast_checkpoint(true);
+    let source = source.build().unwrap();
+    let job = JobContext::new();
+    let protection = Arc::new(Unprotected::new(RepositoryId([7; 16])));
+    let sink = Arc::new(MemorySink::new());
+    let repository = Repository::create(sink, protection, CreateOptions::default(), &job).await.unwrap();
+    let load = scene.primary.load(2);
+    let report = repository.backup(&source, &BackupOptions::default(), &job).await.unwrap();
+    drop(load);
+    scene.archive.flush(&scene.primary);
+    let server = asked(&scene.primary).await;
+    let recorded = RecordedTable::of(&server, "postgres", "public", "pgbench_accounts").await.unwrap();
+    let snapshot = repository.snapshot(report.snapshot.unwrap(), &job).await.unwrap();
+    let inventory = scene.archive.inventory(&scene.primary);
+    let stored =
+        StoredCluster::new(repository, snapshot, inventory, scene.archive.restore_command()).unwrap();
+    let drill = scene.drill(RecoveryTarget::latest()).check(Check::table(&recorded));
+    let report = drill.run(&stored, &job).await.unwrap();
+    assert!(report.passed, "{:?}", report.failures);
+    assert_eq!(report.verified, Examination::Passed);
+    println!("RTO {:?} with phases {:?}", report.rto, report.phases);
     scene.nothing_is_left();
 }

@@ -194,7 +194,7 @@ async fn trap_36_nothing_starts_until_everything_is_there() {
     }
     let server = site.server(&recovered).await;
     server.start().await.unwrap();
-    let server = postgres_archive::Running(server);
+    let server = postgres_archive::Running::new(server);
     let state =
         watch(&server.0, &plan, WatchUntil::Done, Duration::from_secs(60), &JobContext::new()).await.unwrap();
     assert!(matches!(state, RecoveryState::Paused { .. }), "{state:?}");
@@ -230,7 +230,7 @@ async fn a_cluster_is_replaced_in_place_by_what_differs() {
     let recovered = finish(&again, &files, &report, &settings).await.unwrap();
     let server = site.server(&recovered).await;
     server.start().await.unwrap();
-    let server = postgres_archive::Running(server);
+    let server = postgres_archive::Running::new(server);
     watch(&server.0, &again, WatchUntil::Done, Duration::from_secs(60), &JobContext::new()).await.unwrap();
     assert_eq!(server.sql(&state_query()).await, expected);
     assert_eq!(server.sql("select count(*) from pg_class where relname = 'stray'").await, "0");
@@ -342,7 +342,7 @@ async fn trap_38_a_hole_is_refused_and_a_standby_in_front_of_one_is_not_taken_fo
     let settings = site.settings(&scene.archive);
     let recovered = site.put(&plan, &scene.base, &settings).await.unwrap();
     assert!(site.data().join("standby.signal").exists());
-    let server = postgres_archive::Running(site.server(&recovered).await);
+    let server = postgres_archive::Running::new(site.server(&recovered).await);
     // The hole comes after the plan.
     let kept = site.root.path().join("kept");
     fs::rename(scene.archive.file(&last), &kept).unwrap();

@@ -116,7 +116,7 @@ async fn random_kills_leave_nothing_that_starts_but_a_whole_cluster() {
     };
     let server = site.server(&recovered).await;
     server.start().await.unwrap();
-    let server = Running(server);
+    let server = Running::new(server);
     let state =
         watch(&server.0, &plan, WatchUntil::Done, Duration::from_secs(60), &JobContext::new()).await.unwrap();
     assert!(matches!(state, RecoveryState::Promoted { .. }), "{state:?}");

@@ -2,19 +2,27 @@
 //!
 //! | Module | has |
 //! |---|---|
+//! | [`archive`] | the log in a repository: in, out, and what is missing |
 //! | [`connect`] | where a server is and how one logs in there, as `libpq` says it |
 //! | [`drill`] | recoveries that are rehearsed |
 //! | [`physical`] | the files of a cluster as a source: base backups |
+//! | [`receive`] | the log as the server writes it |
 //! | [`recovery`] | recovery of a cluster to any moment, planned first |
+//! | [`replication`] | a client of the server's WAL sender |
 //! | [`wal`] | the names and the formats of the write-ahead log |
 
+pub mod archive;
 pub mod connect;
 pub mod drill;
 mod lsn;
 pub mod physical;
+pub mod receive;
 pub mod recovery;
+pub mod replication;
 pub mod wal;
 
+pub use archive::WalArchive;
 pub use connect::Connect;
 pub use lsn::{Lsn, Timeline};
 pub use physical::{PostgresSource, PostgresSourceBuilder};
+pub use receive::Receiver;

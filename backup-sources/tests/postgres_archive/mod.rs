@@ -1,6 +1,14 @@
 //! What tests of recoveries recover from: an archive of a log that is a directory, and base backups that are others.
 
-#![allow(dead_code, missing_docs, unreachable_pub, unused_imports, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    unused_imports,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 mod base;
 mod moments;

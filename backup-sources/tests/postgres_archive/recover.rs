@@ -10,7 +10,7 @@ use backup_sources::postgres::recovery::{
 };
 
 use super::{Archive, Base, restore_tree};
-use crate::postgres_server::{Account, Cluster, Version, free_port};
+use crate::postgres_server::{Account, Cluster, Guard, Version, free_port};
 
 /// Where a recovery goes to: a directory for the data, and beside it whatever else.
 #[derive(Debug)]
@@ -102,8 +102,8 @@ impl Site {
     ) -> Result<(Running, RecoveryState)> {
         let recovered = self.put(plan, base, settings).await?;
         let server = self.server(&recovered).await;
-        server.start().await?;
-        let running = Running(server);
+        let running = Running::new(server);
+        running.0.start().await?;
         let limit = Duration::from_secs(120);
         let state = watch(&running.0, plan, WatchUntil::Done, limit, &JobContext::new()).await?;
         Ok((running, state))
@@ -118,9 +118,14 @@ pub async fn put(plan: &RecoveryPlan, files: &Path, settings: &RecoverySettings)
 
 /// A server that ends with this.
 #[derive(Debug)]
-pub struct Running(pub Server);
+pub struct Running(pub Server, Guard);
 
 impl Running {
+    pub fn new(server: Server) -> Self {
+        let guard = Guard::new(server.data(), None);
+        Self(server, guard)
+    }
+
     pub async fn sql(&self, statement: &str) -> String {
         let rows = self.0.query("postgres", &[], statement).await.unwrap();
         let text = |row: Vec<Option<String>>| {
@@ -132,21 +137,6 @@ impl Running {
     /// The same server as the harness has it, for what that can do.
     pub async fn stop(self) {
         self.0.stop().await.unwrap();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let pid = std::fs::read_to_string(self.0.data().join("postmaster.pid")).unwrap_or_default();
-        if let Some(pid) = pid.lines().next() {
-            std::process::Command::new("kill").args(["-QUIT", pid]).status().ok();
-            for _ in 0..100 {
-                if !Path::new("/proc").join(pid).exists() {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
     }
 }
 

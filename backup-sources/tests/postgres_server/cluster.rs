@@ -3,12 +3,12 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::build::root;
-use super::{Account, Builder, Version, free_port, run, try_run};
+use super::{Account, Builder, Guard, Version, free_port, run, try_run};
 
 /// The password of `postgres` and of every role that tests make; asked for over TCP, not over the socket.
 pub const PASSWORD: &str = "a password' with \\ and \u{e4}";
@@ -29,7 +29,8 @@ pub struct Cluster {
     account: Account,
     data: PathBuf,
     port: Mutex<u16>,
-    guard: Child,
+    // Before the directory that it removes.
+    _guard: Guard,
     root: tempfile::TempDir,
 }
 
@@ -56,25 +57,8 @@ impl Cluster {
 
     pub(super) fn adopt_in(version: Version, root: tempfile::TempDir, data: PathBuf) -> Self {
         let account = Account::unprivileged();
-        // The shell ends the server when its input closes: also when this test is killed.
-        let script = r#"
-            read -r _
-            if read -r pid <"$1/postmaster.pid" && kill -QUIT "$pid"; then
-                for _ in $(seq 100); do kill -0 "$pid" || break; sleep 0.05; done
-                kill -9 "$pid"
-            fi
-            rm -rf "$2"
-        "#;
-        let guard = Command::new("sh")
-            .args(["-c", script, "sh"])
-            .args([&data, root.path()])
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { version, account, data, port: Mutex::new(free_port()), guard, root }
+        let guard = Guard::new(&data, Some(root.path()));
+        Self { version, account, data, port: Mutex::new(free_port()), _guard: guard, root }
     }
 
     pub fn version(&self) -> Version {
@@ -109,7 +93,8 @@ impl Cluster {
 
     /// How to connect over the socket, where no password is asked for.
     pub fn conninfo(&self, database: &str) -> String {
-        format!("host={} port={} user=postgres dbname={database}", self.socket().display(), self.port())
+        let database = database.replace('\\', r"\\").replace('\'', r"\'");
+        format!("host={} port={} user=postgres dbname='{database}'", self.socket().display(), self.port())
     }
 
     /// A program of the server's version, run as the server's user.
@@ -156,7 +141,7 @@ impl Cluster {
     fn start_once(&self) -> Result<(), String> {
         let options =
             format!("-c port={} -c unix_socket_directories={}", self.port(), self.socket().display());
-        let mut start = self.program("pg_ctl");
+        let mut start = self.version.program_alone("pg_ctl", &self.account);
         start.args(["start", "--wait", "--timeout=120", "--silent", "-o", &options, "-D"]).arg(&self.data);
         // What the server inherits must not be a pipe that somebody waits for.
         start.arg("-l").arg(self.log_path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -194,6 +179,7 @@ impl Cluster {
             if is_zombie(pid) && Instant::now() + Duration::from_secs(19) > until {
                 // Nobody here collects what has ended; a new server would take it for a running one.
                 fs::remove_file(self.data.join("postmaster.pid")).ok();
+                fs::remove_file(self.socket().join(format!(".s.PGSQL.{}.lock", self.port()))).ok();
                 break;
             }
             assert!(Instant::now() < until, "the server survives kill -9");
@@ -287,7 +273,7 @@ impl Cluster {
 
     /// Rows and a checksum over all of them, whatever their order.
     pub fn checksum(&self, database: &str, table: &str) -> String {
-        let rows = format!("count(*) || ':' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)");
+        let rows = "count(*) || ':' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)";
         self.sql_in(database, &format!("select {rows} from {table} t"))
     }
 }
@@ -306,8 +292,6 @@ impl Drop for Cluster {
             let from = (from..log.len()).find(|&at| log.is_char_boundary(at)).unwrap_or_default();
             eprintln!("the log of the server in {} ends with:\n{}", self.data.display(), &log[from..]);
         }
-        drop(self.guard.stdin.take());
-        self.guard.wait().ok();
     }
 }
 

@@ -17,12 +17,14 @@ mod account;
 mod build;
 mod cluster;
 mod copy;
+mod guard;
 mod load;
 mod version;
 
 pub use account::Account;
 pub use build::Builder;
 pub use cluster::{Cluster, PASSWORD, Stop};
+pub use guard::Guard;
 pub use load::Load;
 pub use version::Version;
 

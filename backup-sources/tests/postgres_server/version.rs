@@ -41,7 +41,19 @@ impl Version {
 
     /// A program of this version, to be run as `account`.
     pub fn program(self, name: &str, account: &Account) -> Command {
-        let mut command = account.command(self.bin().join(name));
+        Self::prepared(account.command(self.bin().join(name)))
+    }
+
+    /// The same for a program that leaves a server behind: it does not inherit what this process was given open, as that may be the
+    /// lock of somebody who runs tests.
+    pub fn program_alone(self, name: &str, account: &Account) -> Command {
+        let mut command = account.command("sh");
+        command.args(["-c", r#"exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; exec "$@""#, "sh"]);
+        command.arg(self.bin().join(name));
+        Self::prepared(command)
+    }
+
+    fn prepared(mut command: Command) -> Command {
         // What the environment says of other servers must not lead there.
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with("PG") {

@@ -11,11 +11,12 @@ const GUARD: &str = r#"
 read -r _
 if read -r pid <"$1/postmaster.pid"; then
     kill -QUIT "$pid"
-    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-        kill -0 "$pid" || break
-        sleep 0.5
+    n=0
+    while [ -e "$1/postmaster.pid" ] && [ "$n" -lt 100 ]; do
+        sleep 0.1
+        n=$((n + 1))
     done
-    kill -KILL "$pid"
+    [ ! -e "$1/postmaster.pid" ] || kill -KILL "$pid"
 fi
 rm -rf -- "$2"
 "#;

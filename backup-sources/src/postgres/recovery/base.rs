@@ -38,6 +38,8 @@ pub struct BaseBackup {
     pub from_standby: bool,
     /// Its tablespaces, by object identifier: where each was.
     pub tablespaces: BTreeMap<u32, PathBuf>,
+    /// Pages that were damaged already when they were backed up.
+    pub damaged_pages: u64,
     /// Bytes of its files, where known.
     pub bytes: u64,
 }
@@ -47,10 +49,13 @@ impl BaseBackup {
     ///
     /// # Errors
     ///
-    /// It is no complete base backup of PostgreSQL.
+    /// It is no base backup of PostgreSQL, or lacks files. One that is partial for damaged pages alone is good for a recovery.
     pub fn of(snapshot: &SnapshotInfo) -> Result<Self> {
-        if snapshot.outcome != backup_core::Outcome::Complete {
-            let message = format!("the snapshot {} is partial, and no server can start from it", snapshot.id);
+        let whole = snapshot.outcome == backup_core::Outcome::Complete
+            || snapshot.position.get("missing_files").is_some_and(|number| number == "0");
+        if !whole {
+            let message =
+                format!("the snapshot {} lacks files, and no server can start from it", snapshot.id);
             return Err(Error::invalid_input(message));
         }
         let base = Self::from_positions(&snapshot.id.to_string(), &snapshot.position)?;
@@ -79,6 +84,7 @@ impl BaseBackup {
             data_checksums: matches!(read.text("data_checksums")?, "on" | "true" | "1" | "yes"),
             from_standby: read.text("from")? == "standby",
             tablespaces: read.tablespaces("tablespaces")?,
+            damaged_pages: read.number_or_none("damaged_pages")?,
             bytes: 0,
         };
         // What is there twice must say the same: it was written by the same hand at the same time.
@@ -131,6 +137,11 @@ impl Positions<'_> {
     fn parsed<T: std::str::FromStr>(&self, name: &str) -> Result<T> {
         let text = self.text(name)?;
         text.parse().map_err(|_| self.wrong(name, &format!("is `{}`", text.escape_debug())))
+    }
+
+    /// A number; 0 where nothing is said.
+    fn number_or_none(&self, name: &str) -> Result<u64> {
+        if self.positions.contains_key(name) { self.parsed(name) } else { Ok(0) }
     }
 
     /// A number, in decimal or as in the names of files.

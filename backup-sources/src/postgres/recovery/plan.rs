@@ -158,7 +158,11 @@ impl RecoveryPlan {
         if let Some(survey) = request.place {
             reasons.extend(survey.refusals(base, space));
         }
-        let Some(way) = way.filter(|_| reasons.is_empty()) else { return Err(reasons) };
+        let Some(mut way) = way.filter(|_| reasons.is_empty()) else { return Err(reasons) };
+        if base.damaged_pages > 0 {
+            way.notes
+                .push(format!("{} pages were damaged already when they were backed up", base.damaged_pages));
+        }
         let seconds = |bytes: u64, speed: u64| Duration::from_secs(bytes.div_ceil(speed.max(1)));
         let estimate =
             seconds(base.bytes, request.speed.files).saturating_add(seconds(log_bytes, request.speed.log));

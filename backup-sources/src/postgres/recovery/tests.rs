@@ -35,6 +35,7 @@ fn base(timeline: u32, first: u64) -> BaseBackup {
         data_checksums: true,
         from_standby: false,
         tablespaces: BTreeMap::new(),
+        damaged_pages: 0,
         bytes: 1000,
     }
 }

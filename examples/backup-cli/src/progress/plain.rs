@@ -46,6 +46,7 @@ impl Observer for Plain {
                 reading.to_string()
             }
             Event::ObjectDamaged { key, reason } => format!("damaged: {key}: {}", human::name(reason)),
+            Event::Alert { subject, message } => format!("attention: {subject}: {message}"),
             // Skipped items are named with the result.
             _ => return,
         };

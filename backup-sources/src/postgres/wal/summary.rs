@@ -1,0 +1,121 @@
+//! What moments lie in a segment, so that a recovery knows where its target is before it begins.
+
+use std::collections::BTreeMap;
+
+use backup_core::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{SegmentName, SegmentSize, WalEvent, WalReader, WalRecord};
+use crate::postgres::Lsn;
+
+/// Named positions that an archived segment has; see [`Summary`].
+pub mod position {
+    /// When the first transaction in it was committed or rolled back.
+    pub const FIRST_TIME: &str = "wal_first_time";
+    /// When the last was.
+    pub const LAST_TIME: &str = "wal_last_time";
+    /// The lowest and the highest number of a transaction that ends in it: `730-744`. Numbers wrap around after four thousand millions.
+    pub const XIDS: &str = "wal_xids";
+    /// Restore points, as a JSON array of [`NamedPoint`](super::NamedPoint).
+    pub const POINTS: &str = "wal_points";
+    /// Where the last whole record ends.
+    pub const VALID_TO: &str = "wal_valid_to";
+    /// Bytes of a segment of the cluster.
+    pub const SEGMENT_SIZE: &str = "wal_segment_size";
+}
+
+/// Most restore points of one segment that are remembered.
+const POINTS_MAX: usize = 200;
+
+/// A restore point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedPoint {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub lsn: Lsn,
+    /// When it was made.
+    pub time: Timestamp,
+}
+
+/// What of a segment is remembered beside it. A record that begins in one segment and ends in the next is in neither's: times can be
+/// a record more.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Summary {
+    /// The earliest moment at which a transaction ended.
+    pub first_time: Option<Timestamp>,
+    /// The latest.
+    pub last_time: Option<Timestamp>,
+    /// The lowest and the highest number of a transaction that ended.
+    pub xids: Option<(u32, u32)>,
+    /// Restore points in their order, at most 200.
+    pub points: Vec<NamedPoint>,
+    /// Where the last whole record ends.
+    pub valid_to: Lsn,
+}
+
+impl Summary {
+    /// Reads a segment from its start on. What is not a log at all has an empty summary.
+    pub fn of_segment(bytes: &[u8], name: SegmentName, size: SegmentSize) -> Self {
+        let mut reader = WalReader::new(name.start(size), size);
+        let mut summary = Self::default();
+        let mut events = Vec::new();
+        // In parts, so that the events of a gigabyte need not all be there at once.
+        for part in bytes.chunks(1 << 20) {
+            reader.feed(part, &mut events);
+            events.drain(..).for_each(|event| summary.add(&event));
+        }
+        summary.valid_to = reader.valid_to();
+        summary
+    }
+
+    /// Adds a record.
+    pub fn add(&mut self, event: &WalEvent) {
+        self.valid_to = self.valid_to.max(event.end);
+        match &event.record {
+            WalRecord::Commit { xid, time } | WalRecord::Abort { xid, time } => {
+                self.first_time = Some(self.first_time.map_or(*time, |first| first.min(*time)));
+                self.last_time = Some(self.last_time.map_or(*time, |last| last.max(*time)));
+                if let Some(xid) = xid {
+                    let (low, high) = self.xids.unwrap_or((*xid, *xid));
+                    self.xids = Some((low.min(*xid), high.max(*xid)));
+                }
+            }
+            WalRecord::RestorePoint { name, time } if self.points.len() < POINTS_MAX => {
+                self.points.push(NamedPoint { name: name.clone(), lsn: event.lsn, time: *time });
+            }
+            _ => {}
+        }
+    }
+
+    /// As named positions of an archived segment.
+    pub fn to_positions(&self) -> BTreeMap<String, String> {
+        let mut positions = BTreeMap::new();
+        let mut put = |name: &str, value: Option<String>| {
+            positions.extend(value.map(|value| (name.to_owned(), value)));
+        };
+        put(position::FIRST_TIME, self.first_time.map(|time| time.to_string()));
+        put(position::LAST_TIME, self.last_time.map(|time| time.to_string()));
+        put(position::XIDS, self.xids.map(|(low, high)| format!("{low}-{high}")));
+        put(position::VALID_TO, self.valid_to.is_valid().then(|| self.valid_to.to_string()));
+        if !self.points.is_empty() {
+            put(position::POINTS, serde_json::to_string(&self.points).ok());
+        }
+        positions
+    }
+
+    /// From the named positions of an archived segment. What cannot be read counts as not said.
+    pub fn of_positions(positions: &BTreeMap<String, String>) -> Self {
+        let text = |name: &str| positions.get(name).map(String::as_str);
+        let xids = text(position::XIDS).and_then(|text| text.split_once('-'));
+        Self {
+            first_time: text(position::FIRST_TIME).and_then(|text| text.parse().ok()),
+            last_time: text(position::LAST_TIME).and_then(|text| text.parse().ok()),
+            xids: xids.and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?))),
+            points: text(position::POINTS)
+                .and_then(|text| serde_json::from_str(text).ok())
+                .unwrap_or_default(),
+            valid_to: text(position::VALID_TO).and_then(|text| text.parse().ok()).unwrap_or_default(),
+        }
+    }
+}
