@@ -55,7 +55,7 @@ fn promoted(primary: &Cluster, archive: &Archive, taken: u32) -> Cluster {
     standby.catch_up(primary);
     primary.stop(Stop::Fast);
     let name = format!("{}.history", Timeline::new(taken));
-    fs::write(archive.file(&name), format!("1\t{}\tabandoned\n", "0/1000000")).unwrap();
+    fs::write(archive.file(&name), "1\t0/1000000\tabandoned\n").unwrap();
     standby.promote();
     standby.checkpoint();
     assert_eq!(standby.timeline(), taken + 1);

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use backup_core::Timestamp;
+use backup_sources::postgres::Lsn;
 use backup_sources::postgres::recovery::{
     LogInventory, LogSegment, RestorePoint, SegmentFacts, TargetTimeline, parse_time,
 };
@@ -145,8 +146,11 @@ impl Archive {
         let mut facts = SegmentFacts::default();
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             let Some((_, lsn)) = line.split_once("lsn: ") else { continue };
-            let lsn = lsn.split(',').next().unwrap().parse().unwrap();
-            facts.last_record = facts.last_record.max(Some(lsn));
+            let lsn: Lsn = lsn.split(',').next().unwrap().parse().unwrap();
+            let len = line.split_once("len (rec/tot):").unwrap().1.split('/').nth(1).unwrap();
+            let len: u64 = len.trim_start().split(',').next().unwrap().parse().unwrap();
+            // Without the headers of pages in it.
+            facts.valid_to = facts.valid_to.max(Some(lsn.saturating_add(len)));
             let Some((_, description)) = line.split_once("desc: ") else { continue };
             if line.starts_with("rmgr: Transaction") {
                 let Some(rest) = description.strip_prefix("COMMIT ").or(description.strip_prefix("ABORT "))

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use backup_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::TimelineHistory;
-use crate::postgres::wal::{SegmentName, SegmentSize};
+use crate::postgres::wal::{NamedPoint, SegmentName, SegmentSize, Summary, TimelineHistory};
 use crate::postgres::{Lsn, Timeline};
 
 /// What an archive has, by lineage: by the system identifier of the cluster that wrote it.
@@ -74,8 +73,8 @@ pub enum SegmentState {
 /// What happens in a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SegmentFacts {
-    /// Where the last record begins that begins in it.
-    pub last_record: Option<Lsn>,
+    /// Up to where it has whole records.
+    pub valid_to: Option<Lsn>,
     /// The latest time of a transaction's end in it: the only times at which replay can stop.
     pub last_time: Option<Timestamp>,
     /// The earliest one.
@@ -154,7 +153,7 @@ impl LogInventory {
 
     /// Adds a history file; one that cannot be read is there as damaged.
     pub fn add_history(&mut self, lineage: u64, size: SegmentSize, timeline: Timeline, text: &str) {
-        let history = match TimelineHistory::parse(text) {
+        let history = match TimelineHistory::parse(timeline, text.as_bytes()) {
             Ok(history) => LogHistory::Present(history),
             Err(error) => LogHistory::Damaged(error.to_string()),
         };
@@ -165,6 +164,29 @@ impl LogInventory {
     pub fn lineage(&mut self, lineage: u64, size: SegmentSize) -> &mut LogLineage {
         let new = || LogLineage { segment_size: size, ..LogLineage::default() };
         self.lineages.entry(lineage).or_insert_with(new)
+    }
+}
+
+impl From<&Summary> for SegmentFacts {
+    /// Of transactions a summary tells only between which numbers they lie; one of those that did not end there is taken for one that did,
+    /// and then it is the server that says that the target is not there.
+    fn from(summary: &Summary) -> Self {
+        let mut ended = XidRanges::default();
+        if let Some((low, high)) = summary.xids {
+            ended.0.insert(low, high.max(low));
+        }
+        let point = |point: &NamedPoint| RestorePoint {
+            name: point.name.clone(),
+            lsn: point.lsn,
+            time: Some(point.time),
+        };
+        Self {
+            valid_to: summary.valid_to.is_valid().then_some(summary.valid_to),
+            last_time: summary.last_time,
+            first_time: summary.first_time,
+            ended,
+            restore_points: summary.points.iter().map(point).collect(),
+        }
     }
 }
 

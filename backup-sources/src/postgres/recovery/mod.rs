@@ -33,7 +33,7 @@ mod tests;
 pub use base::BaseBackup;
 pub use files::ClusterTarget;
 pub use finish::{Recovered, finish};
-pub use history::{Ancestor, Leg, TimelineHistory};
+pub use history::Leg;
 pub use inventory::{
     LogGap, LogHistory, LogInventory, LogLineage, LogSegment, LogTimeline, RestorePoint, SegmentFacts,
     SegmentState, XidRanges,

@@ -2,8 +2,8 @@
 
 use super::history::{Leg, legs};
 use super::inventory::{LogHistory, LogLineage, LogSegment, SegmentState};
-use super::{BaseBackup, Refusal, TargetTimeline, TimelineHistory};
-use crate::postgres::wal::{SegmentName, SegmentSize};
+use super::{BaseBackup, Refusal, TargetTimeline};
+use crate::postgres::wal::{SegmentName, SegmentSize, TimelineHistory};
 use crate::postgres::{Lsn, Timeline};
 
 /// From a base backup to the end of a timeline, through what is archived.
@@ -162,15 +162,9 @@ fn newest(lineage: &LogLineage, base: &BaseBackup) -> Result<(Timeline, Vec<Leg>
 fn legs_to(lineage: &LogLineage, timeline: Timeline) -> Result<Vec<Leg>, Refusal> {
     let log = lineage.timelines.get(&timeline).ok_or(Refusal::UnknownTimeline { timeline })?;
     match &log.history {
-        LogHistory::Present(history) => match history.ancestors.last() {
-            Some(last) if last.timeline >= timeline => Err(Refusal::DamagedHistory {
-                timeline,
-                why: format!("it says that timeline {} came before", last.timeline.get()),
-            }),
-            _ => Ok(legs(timeline, history)),
-        },
+        LogHistory::Present(history) => Ok(legs(history)),
         LogHistory::Damaged(why) => Err(Refusal::DamagedHistory { timeline, why: why.clone() }),
-        LogHistory::Missing if timeline == Timeline::FIRST => Ok(legs(timeline, &TimelineHistory::default())),
+        LogHistory::Missing if timeline == Timeline::FIRST => Ok(legs(&TimelineHistory::root(timeline))),
         LogHistory::Missing => Err(Refusal::MissingHistory { timeline }),
     }
 }

@@ -351,9 +351,9 @@ impl<'a> Search<'a, '_> {
         if end < self.stop_number() {
             return Err(self.path.missing(after, self.stop_number()));
         }
-        let last_record = self.path.segment(end).and_then(|segment| segment.facts.as_ref()?.last_record);
+        let valid_to = self.path.segment(end).and_then(|segment| segment.facts.as_ref()?.valid_to);
         let start = self.path.name(end).start(self.base.segment_size);
-        let at_least = last_record.unwrap_or(start).max(self.base.stop_lsn);
+        let at_least = valid_to.unwrap_or(start).max(self.base.stop_lsn);
         Ok(Found {
             last: end,
             at_least,
@@ -376,9 +376,9 @@ impl<'a> Search<'a, '_> {
         let mut unknown = None;
         let mut number = from;
         while let Some(segment) = self.path.segment(number) {
-            match segment.facts.as_ref().map(|facts| facts.last_record) {
-                Some(Some(last)) if last >= lsn => {
-                    let proof = Some(format!("a record begins at {last}"));
+            match segment.facts.as_ref().map(|facts| facts.valid_to) {
+                Some(Some(end)) if end > lsn => {
+                    let proof = Some(format!("the log has whole records up to {end}"));
                     return Ok(Found { last: number, at_least, proof });
                 }
                 Some(_) => {}

@@ -43,7 +43,7 @@ fn base(timeline: u32, first: u64) -> BaseBackup {
 /// A segment in whose ten seconds two transactions end, and at whose middle a restore point stands.
 fn segment(number: u64) -> LogSegment {
     let mut facts = SegmentFacts {
-        last_record: Some(Lsn::new((number + 1) * MIB16 - 0x100)),
+        valid_to: Some(Lsn::new((number + 1) * MIB16 - 0x100)),
         first_time: Some(at(10 * number as i64 + 1)),
         last_time: Some(at(10 * number as i64 + 9)),
         restore_points: vec![RestorePoint {

@@ -6,6 +6,7 @@ use backup_core::{Error, ErrorKind, JobContext, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{RecoveryPlan, Server, StopAt};
+use crate::postgres::wal::TimelineHistory;
 use crate::postgres::{Lsn, Timeline};
 
 /// How often the server is asked.
@@ -171,9 +172,9 @@ async fn branch(server: &Server) -> Result<(Timeline, Lsn)> {
             error,
         )
     })?;
-    let history = super::TimelineHistory::parse(&history)?;
-    let last = history.ancestors.last().ok_or_else(|| Error::corruption("a timeline's history is empty"))?;
-    Ok((timeline, last.end))
+    let history = TimelineHistory::parse(timeline, history.as_bytes())?;
+    let parent = history.parent().ok_or_else(|| Error::corruption("a timeline's history is empty"))?;
+    Ok((timeline, parent.switched_at))
 }
 
 fn check_reached(plan: &RecoveryPlan, replayed: Lsn, what: &str) -> Result<()> {
