@@ -144,6 +144,7 @@ impl Point {
                 let listing = self.operation == Operation::List;
                 assert!(listing && self.hides(), "{what}: {ran:?}");
             }
+            Some(Exit::NotFetched) => panic!("{what}: nothing of a log was asked for: {ran:?}"),
             Some(Exit::Done | Exit::Partial | Exit::Failed) => {}
         }
         assert!(!ran.err.contains("panicked"), "{what}: {ran:?}");

@@ -164,6 +164,7 @@ fn check_exit(step: &Step, ran: &Ran, empty: bool, what: &str) {
         Some(Exit::Nothing) => {
             assert!(step.act == Act::Restore && (empty || step.hides()), "{what}: {ran:?}");
         }
+        Some(Exit::NotFetched) => panic!("{what}: nothing of a log was asked for: {ran:?}"),
         Some(Exit::Done | Exit::Partial | Exit::Failed) => {}
     }
     let out = String::from_utf8_lossy(&ran.out);

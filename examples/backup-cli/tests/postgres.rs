@@ -1,0 +1,269 @@
+//! PostgreSQL from the command line: a server archives by `log push`, a backup is taken, moments are recovered and rehearsed.
+//!
+//! The server is a real one; see `backup-sources/tests/postgres_server`.
+
+#![cfg(feature = "postgres")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+
+#[path = "../../../backup-sources/tests/postgres_server/mod.rs"]
+mod postgres_server;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use postgres_server::{Cluster, eventually, run};
+use serde_json::Value;
+
+/// A cluster that archives into a repository.
+struct World {
+    cluster: Cluster,
+    program: PathBuf,
+    directory: PathBuf,
+}
+
+/// What a run did.
+#[derive(Debug)]
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl World {
+    fn new() -> Self {
+        let cluster = Cluster::builder()
+            .config("archive_mode = on\nwal_level = replica\narchive_timeout = 3600")
+            .make();
+        let directory = cluster.directory("backup");
+        // Where the program stands the server's user may not be able to go. By another process, so that nobody has it open for writing.
+        let program = directory.join("program");
+        run(Command::new("cp").arg(env!("CARGO_BIN_EXE_backup")).arg(&program));
+        fs::write(directory.join("key"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+        cluster.account().own(&directory);
+        let world = Self { cluster, program, directory };
+        world.ok(["init"]);
+        let push = format!(
+            "{} --repo {} --key-file {} log push %p",
+            world.program.display(),
+            world.path("repository").display(),
+            world.path("key").display()
+        );
+        world.cluster.append_config(&format!("archive_command = '{push}'"));
+        world.cluster.start();
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.cluster.account().command(&self.program);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        // As tests everywhere: which nonces are used with which keys is recorded.
+        command.envs(std::env::var_os("BACKUP_SEAL_LOG").map(|log| ("BACKUP_SEAL_LOG", log)));
+        command.env("HOME", &self.directory);
+        command.arg("--repo").arg(self.path("repository")).arg("--key-file").arg(self.path("key"));
+        command.args(arguments);
+        command
+    }
+
+    fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ran {
+        let output = self.command(arguments).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    fn ok<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        ran.out
+    }
+
+    fn json(&self, code: i32, arguments: &[&str]) -> Value {
+        let mut all = vec!["--json"];
+        all.extend(arguments);
+        let ran = self.run(all);
+        assert_eq!(ran.code, Some(code), "{ran:?}");
+        serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{e}: {ran:?}"))
+    }
+
+    fn back_up(&self) -> Value {
+        let connection = self.cluster.conninfo("postgres");
+        let pgdata = self.cluster.data().display().to_string();
+        let arguments =
+            ["create", "postgres", "--connection", &connection, "--pgdata", &pgdata, "--fast-checkpoint"];
+        // The last segment that the backup needs is archived once another is begun.
+        let mut child = self.command(["--json"].iter().chain(&arguments));
+        let child = child.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Waits until the log is archived up to here.
+    fn archived(&self) {
+        let segment = self.cluster.switch_wal();
+        eventually("an archived segment", || {
+            let last = self.cluster.sql("select coalesce(last_archived_wal, '') from pg_stat_archiver");
+            (last >= segment).then_some(())
+        });
+    }
+
+    fn programs(&self) -> String {
+        let program = self.cluster.program("postgres");
+        Path::new(program.get_program()).parent().unwrap().display().to_string()
+    }
+}
+
+#[test]
+fn a_cluster_is_backed_up_recovered_to_a_moment_and_rehearsed() {
+    let world = World::new();
+    let cluster = &world.cluster;
+    cluster.sql("create table moments (number int primary key, said text)");
+    cluster.sql("insert into moments select n, repeat('x', n) from generate_series(1, 500) n");
+    let made = world.back_up();
+    assert_eq!(made["outcome"], "complete", "{made:#}");
+    cluster.sql("insert into moments values (501, 'after the backup')");
+    cluster.sql("select pg_create_restore_point('good')");
+    cluster.sql("delete from moments");
+    world.archived();
+
+    // What is archived, and that nothing is missing.
+    let connection = cluster.conninfo("postgres");
+    let audit = world.json(0, &["log", "audit", "--connection", &connection]);
+    assert_eq!(audit["gaps"], serde_json::json!([]), "{audit:#}");
+    assert_eq!(audit["lineages"][0]["system_identifier"], cluster.system_identifier(), "{audit:#}");
+    assert!(audit["frontier"].is_string() && audit["lag_bytes"].is_u64(), "{audit:#}");
+    assert!(!world.json(0, &["log", "list"])["lineages"][0]["segments"].as_array().unwrap().is_empty());
+
+    // The moment before everything was deleted.
+    let to = world.path("restored").display().to_string();
+    let (programs, socket) = (world.programs(), cluster.directory("s").display().to_string());
+    let planned = ["restore-postgres", "latest", "--to", &to, "--target-name", "good"];
+    let plan = world.json(0, &[&planned[..], &["--dry-run"]].concat());
+    assert!(plan["plan"]["reached"]["proof"].is_string(), "{plan:#}");
+    assert!(!Path::new(&to).exists(), "a dry run changes nothing");
+    let started = ["--start", "--programs", &programs, "--socket", &socket, "--port", "5433"];
+    let restored = world.json(0, &[&planned[..], &started].concat());
+    assert_eq!(restored["plan"]["base"]["id"], made["snapshot"], "{restored:#}");
+    let mut psql = cluster.program("psql");
+    psql.args(["-XAtq", "-h", &socket, "-p", "5433", "-U", "postgres", "-c"]);
+    psql.arg("select count(*), max(number), pg_is_in_recovery() from moments");
+    assert_eq!(run(&mut psql), "501|501|t");
+    run(cluster.program("pg_ctl").args(["stop", "-w", "-m", "immediate", "-D", &to]));
+
+    // What cannot work is refused before anything is touched, by name.
+    let nowhere = world.path("nowhere").display().to_string();
+    let refused = world.run(["restore-postgres", "latest", "--to", &nowhere, "--target-name", "never made"]);
+    assert!(refused.code == Some(1) && refused.err.contains("never made"), "{refused:?}");
+    assert!(!Path::new(&nowhere).exists());
+
+    // The same rehearsed, with evidence.
+    let scratch = cluster.directory("scratch").display().to_string();
+    let drill = ["drill", "latest", "--scratch", &scratch, "--programs", &programs];
+    let good = ["--target-name", "good", "--query", "postgres: select count(*) from public.moments = 501"];
+    let report = world.json(0, &[&drill[..], &good].concat());
+    assert!(report["passed"] == true && report["rto_seconds"].is_f64(), "{report:#}");
+    let bad = ["--query", "postgres: select count(*) from public.moments = 501"];
+    let report = world.json(1, &[&drill[..], &bad].concat());
+    assert!(report["passed"] == false && report["rpo_seconds"].is_f64(), "{report:#}");
+    let evidence = world.json(0, &["evidence", "list", "--kind", "drill"]);
+    let passed: Vec<&Value> = evidence["evidence"].as_array().unwrap().iter().map(|e| &e["passed"]).collect();
+    assert_eq!(passed, [false, true]);
+    assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "the scratch clusters are gone");
+
+    // Nothing expires that the snapshot needs.
+    let expired = world.json(0, &["log", "expire", "--within", "1d"]);
+    assert_eq!(expired["log_bytes_unneeded"], 0, "{expired:#}");
+}
+
+#[test]
+fn trap_26_only_what_provably_was_never_archived_is_told_from_failures() {
+    let world = World::new();
+    world.cluster.sql("create table t as select 1");
+    world.archived();
+    let listed = world.json(0, &["log", "list"]);
+    let names: Vec<&str> = listed["lineages"][0]["segments"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|segment| segment["name"]["segment"].as_str())
+        .collect();
+    let (first, dest) = (names[0].to_owned(), world.path("fetched").display().to_string());
+    let spool = world.path("spool").display().to_string();
+    let fetch = |arguments: &[&str]| {
+        let ran = world.run([&["log", "fetch"], arguments].concat());
+        (ran.code.unwrap(), ran)
+    };
+    assert_eq!(fetch(&[&first, &dest, "--spool", &spool]).0, 0);
+    assert_eq!(fs::read(&dest).unwrap(), fs::read(world.cluster.data().join("pg_wal").join(&first)).unwrap());
+    assert_eq!(fetch(&["0000000100000000000000F0", &dest]).0, 1, "beyond the end");
+    assert_eq!(fetch(&["00000002.history", &dest]).0, 1, "a timeline that nobody has seen");
+    // Everything else must not look like the end of the log.
+    let failures: [&[&str]; 6] = [
+        &[],
+        &["not a name", &dest],
+        &[&first, "/nowhere/at/all"],
+        &["0000000200000000000000F0", &dest],
+        &[&first, &dest, "--ahead", "1000"],
+        &[&first, &dest, "--system", "1"],
+    ];
+    for arguments in failures {
+        let (code, ran) = fetch(arguments);
+        assert!(code >= 126, "{arguments:?}: {ran:?}");
+    }
+    let elsewhere = |change: &dyn Fn(&mut Command)| {
+        let mut command = world.command(["log", "fetch", &first, &dest]);
+        change(&mut command);
+        command.output().unwrap().status.code().unwrap()
+    };
+    assert!(
+        elsewhere(&|command| {
+            command.args(["--repo", "/nowhere"]);
+        }) >= 126
+    );
+    assert!(
+        elsewhere(&|command| {
+            command.args(["--key-file", "/nowhere"]);
+        }) >= 126
+    );
+    assert!(
+        elsewhere(&|command| {
+            command.args(["--config", "/nowhere"]);
+        }) >= 126
+    );
+    fs::write(world.path("wrong"), "HxECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+    let wrong = world.path("wrong");
+    assert!(
+        elsewhere(&|command| {
+            command.arg("--key-file").arg(&wrong);
+        }) >= 126
+    );
+    // A damaged segment, and then a missing one.
+    let objects = world.path("repository/logs");
+    let stored =
+        run(Command::new("find").arg(&objects).args(["-type", "f", "-path", &format!("*/{first}/*")]));
+    let object = PathBuf::from(stored.lines().next().unwrap());
+    let mut bytes = fs::read(&object).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(&object).unwrap();
+    fs::write(&object, bytes).unwrap();
+    world.cluster.account().own(&object);
+    let (code, ran) = fetch(&[&first, &dest]);
+    assert!(code >= 126 && ran.err.contains(&first), "{ran:?}");
+    fs::remove_file(&object).unwrap();
+    world.cluster.sql("insert into t values (2)");
+    world.archived();
+    let (code, ran) = fetch(&[&first, &dest]);
+    assert!(code >= 126 && ran.err.contains(&first), "{ran:?}");
+}
