@@ -26,7 +26,7 @@ struct Vanishing {
     /// Names that are gone at once, and those that are gone after their first bytes.
     gone: Vec<&'static str>,
     broken_off: Vec<&'static str>,
-    told: Arc<Mutex<Vec<(String, Vec<Attribute>)>>>,
+    told: Arc<Mutex<Vec<Entry>>>,
 }
 
 struct Run {
@@ -98,7 +98,7 @@ impl SourceRun for Run {
     }
 
     fn unchanged(&self, entry: &Entry) {
-        self.source.told.lock().unwrap().push((entry.name.to_string(), entry.attributes.clone()));
+        self.source.told.lock().unwrap().push(entry.clone());
     }
 
     fn bytes_total(&self) -> Option<u64> {
@@ -150,9 +150,9 @@ async fn a_run_is_told_what_was_taken_over_with_what_was_noted_of_it() {
     let report = setup.repository.backup(&source, &options, &job).await.unwrap();
     assert_eq!(report.entries_unchanged, 4);
     let told = source.told.lock().unwrap();
-    let names: Vec<_> = told.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<_> = told.iter().map(|entry| entry.name.to_string()).collect();
     assert_eq!(names, ["long", "short", "short-gone", "z"]);
-    assert!(told.iter().all(|(_, attributes)| &*attributes[0].value == b"17"));
+    assert!(told.iter().all(|entry| entry.attribute(b"file:sum") == Some(b"17")));
 }
 
 #[tokio::test]
