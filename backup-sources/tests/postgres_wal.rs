@@ -34,7 +34,7 @@ async fn read(
 ) -> (Vec<WalRecord>, Lsn) {
     let mut reader = WalReader::new(Lsn::new(first * small().bytes()), small());
     let (mut events, job) = (Vec::new(), JobContext::new());
-    for number in first..=small().number_of(end) {
+    for number in first..=small().number_of(Lsn::new(end.get() - 1)) {
         let name = SegmentName::numbered(history.timeline_of_segment(number, small()), number, small());
         let Fetched::Found(bytes) = archive.get(WalFile::Segment(name), &job).await.unwrap() else {
             panic!("{name} was never archived, it is said")
@@ -87,7 +87,7 @@ async fn trap_27_a_killed_server_loses_nothing_that_was_acknowledged() {
     assert!(audit.is_sound(), "{audit:?}");
     let history = TimelineHistory::root(Timeline::FIRST);
     // What is flushed may end in the middle of a record: the bytes are those that the server has.
-    for number in first..=small().number_of(frontier) {
+    for number in first..=small().number_of(Lsn::new(frontier.get() - 1)) {
         let name = SegmentName::numbered(Timeline::FIRST, number, small());
         let own = std::fs::read(cluster.data().join("pg_wal").join(name.to_string())).unwrap();
         let Fetched::Found(kept) = archive.get(WalFile::Segment(name), &JobContext::new()).await.unwrap()
@@ -163,7 +163,8 @@ async fn trap_27_two_promotions_whose_timelines_jump() {
     let archive = archive().await;
     let one = primary.standby();
     one.catch_up(&primary);
-    let running = Running::start(&connect(&one), &archive, ReceiveOptions::default(), JobContext::new());
+    let running =
+        Running::start(&connect(&one), &archive, ReceiveOptions::with_slot("one"), JobContext::new());
     running.until("the first timeline", |status| status.flushed.is_valid());
     let first = small().number_of(running.status().flushed);
     primary.bench(2, 500);

@@ -20,6 +20,15 @@ pub(crate) trait PageSink {
 const ENTRY_CUT_MASK: u64 = 0x7;
 /// One in so many chunks ends a page of a chunk list.
 const CHUNK_CUT_MASK: u64 = 0xff;
+/// Chunks of at most so many bytes are pages of databases, and change by the percent, spread over the whole file. With some nine of them in
+/// a page of the list, a change of one in twenty writes a third of the list again, and one of a hundredth a tenth; with some
+/// hundreds it would be all of it, which took as much as the changed pages themselves. Of still fewer the references would weigh
+/// more than what they spare.
+const SHORT_CHUNK_BYTES: u32 = 32 * 1024;
+/// One in so many of those ends a page of a chunk list.
+const SHORT_CHUNK_CUT_MASK: u64 = 0x3;
+/// Rows that such a page has at least.
+const SHORT_CHUNK_ROWS_MIN: usize = 6;
 /// One in so many pages ends a branch.
 const BRANCH_CUT_MASK: u64 = 0x7f;
 /// Rows that a page of a chunk list or a branch has at least, unless it is the last.
@@ -119,7 +128,12 @@ impl ChunkListBuilder {
 
     fn push_paged(&mut self, chunk: ChunkRef, pages: &mut dyn PageSink) -> Result<()> {
         self.pending.push(chunk);
-        let enough = self.pending.len() >= ROWS_MIN && id_hash(&chunk.id) & CHUNK_CUT_MASK == 0;
+        let (rows_min, mask) = if chunk.len <= SHORT_CHUNK_BYTES {
+            (SHORT_CHUNK_ROWS_MIN, SHORT_CHUNK_CUT_MASK)
+        } else {
+            (ROWS_MIN, CHUNK_CUT_MASK)
+        };
+        let enough = self.pending.len() >= rows_min && id_hash(&chunk.id) & mask == 0;
         if enough || self.pending.len() >= 1024 { self.cut_leaf(pages) } else { Ok(()) }
     }
 
@@ -352,6 +366,29 @@ mod tests {
         let before = pages.put;
         build(&changed, &mut pages);
         assert!(pages.put - before < 300_000, "{} bytes of pages for two changes", pages.put - before);
+    }
+
+    #[test]
+    fn changes_all_over_a_list_of_pages_rewrite_a_part_of_it() {
+        let list = |changed: u32, generation: u32, pages: &mut Pages| {
+            let mut builder = ChunkListBuilder::default();
+            for number in 0..100_000_u32 {
+                // Which change is random enough: the hash of their number says.
+                let hash = *blake3::hash(&number.to_le_bytes()).as_bytes();
+                let is_changed = u32::from(hash[0]) * 256 + u32::from(hash[1]) < changed * 655;
+                let seed = if is_changed { [number, generation] } else { [number, 0] };
+                let id = blake3::hash(&seed.map(u32::to_le_bytes).concat());
+                builder.push(ChunkRef { id: ChunkId(*id.as_bytes()), len: 8192 }, pages).unwrap();
+            }
+            builder.finish(pages).unwrap();
+            std::mem::take(&mut pages.put)
+        };
+        let mut pages = Pages::default();
+        let whole = list(0, 0, &mut pages);
+        let [five, one] = [(5, 1), (1, 2)].map(|(percent, generation)| list(percent, generation, &mut pages));
+        println!("{whole} bytes, {five} after 5%, {one} after 1%");
+        assert!(whole < 100_000 * 40, "{whole} bytes");
+        assert!(five * 100 < whole * 55 && one * 100 < whole * 30, "{five} and {one} of {whole} bytes");
     }
 
     #[test]

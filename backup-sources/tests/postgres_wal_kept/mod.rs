@@ -30,7 +30,8 @@ pub async fn archive() -> WalArchive {
     for _ in 0..2 {
         let protection = Arc::new(Unprotected::new(RepositoryId([7; 16])));
         let sink = Arc::new(MemorySink::new());
-        let repository = Repository::create(sink, protection, CreateOptions::default(), &JobContext::new());
+        let job = JobContext::new();
+        let repository = Repository::create(sink, protection, CreateOptions::default(), &job);
         places.push(repository.await.unwrap());
     }
     WalArchive::new(places).unwrap()

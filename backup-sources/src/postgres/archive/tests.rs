@@ -358,7 +358,7 @@ async fn trap_23_what_fails_beside_the_file_does_not_stop_it_and_is_not_marked()
     put(&archive, &(all[2].0, other.into())).await.unwrap();
     let name = all[0].0.to_string();
     let report = push(&archive, &pg_wal, &name, PushOptions::default(), &job()).await.unwrap();
-    assert_eq!(report.outcome, Archived::Stored);
+    assert_eq!(get(&archive, &name).await.unwrap(), Fetched::Found(all[0].1.clone()));
     assert!(report.failed.contains(&all[1].0.to_string()) && report.failed.contains(&all[2].0.to_string()));
     assert!(status(&data).iter().all(|name| name.ends_with(".ready")), "{:?}", status(&data));
     assert!(push(&archive, &pg_wal, &all[1].0.to_string(), PushOptions::default(), &job()).await.is_err());

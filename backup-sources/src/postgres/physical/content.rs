@@ -165,8 +165,7 @@ impl PgContent {
         let whole = buffer.len().checked_div(pages.bytes).unwrap_or_default().saturating_mul(pages.bytes);
         let buffer = buffer.get_mut(..whole).unwrap_or_default();
         let mut filled = 0_usize;
-        loop {
-            let Some(free) = buffer.get_mut(filled..).filter(|free| !free.is_empty()) else { break };
+        while let Some(free) = buffer.get_mut(filled..).filter(|free| !free.is_empty()) {
             match self.file.read(free) {
                 Ok(0) => break,
                 Ok(len) => filled = filled.saturating_add(len),

@@ -17,8 +17,9 @@ use crate::postgres::{Lsn, Timeline};
 /// Parts of the log that are stored at once.
 const PUTS_MAX: usize = 4;
 
-/// What the server says where a part of its log is not there any more: a file that does not exist.
-const REMOVED: &str = "SQLSTATE 58P01";
+/// What the server says where a part of its log is not there any more: a file that does not exist, or, while it is being removed, an
+/// error without a code of its own. Where that is said in another language, the next attempt finds no file.
+const REMOVED: [&str; 2] = ["SQLSTATE 58P01", "has already been removed"];
 
 type Stored<'a> = Pin<Box<dyn Future<Output = Result<Done>> + Send + 'a>>;
 type SlotCheck<'a> = Pin<Box<dyn Future<Output = Result<Option<SlotState>>> + Send + 'a>>;
@@ -82,7 +83,7 @@ impl<'a> Session<'a> {
             };
             let (ended, stream) = match streamed {
                 Ok(ended) => ended,
-                Err(error) if error.message().contains(REMOVED) => {
+                Err(error) if REMOVED.iter().any(|said| error.message().contains(said)) => {
                     self.removed(standing, at, size, &error).await?;
                     // What comes after the gap.
                     at = match standing.filter(|standing| standing.furthest.lsn > standing.frontier.lsn) {
