@@ -247,7 +247,7 @@ async fn trap_45_a_rehearsed_cluster_keeps_to_itself() {
     let publisher = Cluster::builder().config("wal_level = logical").start();
     publisher.sql("create table queue (n int primary key)");
     publisher.sql("create publication everything for all tables");
-    let connection = publisher.conninfo("postgres");
+    let connection = publisher.conninfo("postgres").replace('\'', "''");
     let config = "listen_addresses = '*'\nsession_preload_libraries = ''\nmax_connections = 77\nsynchronous_standby_names = ''\n";
     let scene = Scene::with(config, |primary| {
         primary.sql("create table queue (n int primary key)");
