@@ -412,13 +412,8 @@ async fn trap_26_an_archive_that_fails_stops_the_server_and_one_that_lies_is_fou
     let plan = site.plan(&[&scene.base], &inventory, &target).unwrap();
     let name = plan.segments.last().unwrap().last.to_string();
     let kept = site.root.path().join("kept");
-    let earlier = scene
-        .archive
-        .names()
-        .into_iter()
-        .filter(|other| other.len() == 24 && *other < name)
-        .next_back()
-        .unwrap();
+    let earlier =
+        scene.archive.names().into_iter().rfind(|other| other.len() == 24 && *other < name).unwrap();
     fs::rename(scene.archive.file(&earlier), &kept).unwrap();
     let error = site.recover(&plan, &scene.base, &site.settings(&scene.archive)).await.unwrap_err();
     assert!(error.is_corruption() && error.to_string().contains("too early"), "{error}");
