@@ -24,7 +24,7 @@ use backup_core::{
 };
 use backup_sinks::MemorySink;
 use backup_sources::postgres::{Connect, PostgresSource, PostgresSourceBuilder};
-use postgres_server::{Cluster, Stop, Version};
+use postgres_server::{Cluster, Load, Stop, Version, eventually};
 use restored::PlacedTarget;
 
 /// A repository in memory.
@@ -153,6 +153,15 @@ pub fn both(cluster: &Cluster) -> [PostgresSource; 2] {
 /// A cluster that keeps its log, so that a test can copy it by hand.
 pub fn keeping() -> postgres_server::Builder {
     Cluster::builder().config("wal_keep_size = '4GB'\nautovacuum = off")
+}
+
+/// Ends a load, and waits until what it had asked for last is done or given up: its connections outlive it by a moment.
+pub fn end(load: Load, cluster: &Cluster) {
+    drop(load);
+    eventually("the end of the load", || {
+        let others = "backend_type = 'client backend' and pid <> pg_backend_pid()";
+        (cluster.sql(&format!("select count(*) from pg_stat_activity where {others}")) == "0").then_some(())
+    });
 }
 
 /// The sums of pgbench's tables.

@@ -13,7 +13,7 @@ use backup_core::{
 };
 
 use crate::postgres_server::{Cluster, eventually};
-use crate::{Setup, both, check_pages, keeping, local, over_sql, read, sums};
+use crate::{Setup, both, check_pages, end, keeping, local, over_sql, read, sums};
 
 /// Puts a cluster's files into a directory, and its tablespaces beside it, as whoever restores by hand would.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ async fn a_cluster_under_load_with_tablespaces_starts_again_with_its_rows() {
     for source in both(&cluster) {
         let load = cluster.load(3);
         let report = setup.backup(&source).await;
-        drop(load);
+        end(load, &cluster);
         assert!(report.bytes_logical > 50 << 20, "{report:?}");
         let expected = (sums(&cluster), cluster.checksum("postgres", "here"));
         let restored = setup.restore(&report).await;

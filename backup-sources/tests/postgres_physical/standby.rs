@@ -5,7 +5,7 @@ use std::sync::Arc;
 use backup_core::ErrorKind;
 
 use crate::exact::Meddling;
-use crate::{Setup, both, check_pages, keeping, local, sums};
+use crate::{Setup, both, check_pages, end, keeping, local, sums};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_35_a_standby_is_backed_up_beside_its_replay() {
@@ -18,7 +18,7 @@ async fn trap_35_a_standby_is_backed_up_beside_its_replay() {
     for source in both(&standby) {
         let load = primary.load(3);
         let report = setup.backup(&source).await;
-        drop(load);
+        end(load, &primary);
         let position = setup.position(&report).await;
         assert_eq!((&*position["from"], &*position["timeline"]), ("standby", "1"));
         let names = setup.entries(&report).await;
