@@ -153,7 +153,8 @@ async fn a_receiver_that_ends_at_any_moment_goes_on_where_the_archive_stands() {
     let status = receiver.run(&JobContext::new()).await.unwrap();
     assert!(status.flushed >= end);
     replay(&archive, &TimelineHistory::root(Timeline::FIRST), first.unwrap(), end).await;
-    assert!(archive.audit(Some(end), &JobContext::new()).await.unwrap().is_sound());
+    let audit = archive.audit(Some(end), &JobContext::new()).await.unwrap();
+    assert!(audit.is_sound(), "{audit:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -365,7 +365,7 @@ async fn trap_23_what_fails_beside_the_file_does_not_stop_it_and_is_not_marked()
     assert!(push(&archive, &pg_wal, "../x", PushOptions::default(), &job()).await.is_err());
     fs::write(data.path().join("global/pg_control"), 5_u64.to_le_bytes()).unwrap();
     let error = push(&archive, &pg_wal, &name, PushOptions::default(), &job()).await.unwrap_err();
-    assert!(error.to_string().contains("cluster 5"), "{error}");
+    assert!(error.to_string().contains("is of 5"), "{error}");
 }
 
 #[tokio::test]
