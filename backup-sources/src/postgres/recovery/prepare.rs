@@ -7,6 +7,7 @@ use backup_core::{Error, Result};
 
 use super::place::{MARKER, Marker, running_server};
 use super::{ClusterTarget, Place, PlaceSurvey, RecoveryPlan, Refused, control, tree};
+use crate::target::PARTIAL;
 
 /// What a server writes for itself alone, or what tells it how to begin: never of use to a restored cluster.
 pub(super) const REMOVED: [&str; 12] = [
@@ -101,6 +102,14 @@ fn clear(plan: &RecoveryPlan, place: &Place, survey: &PlaceSurvey) -> Result<()>
     tree::remove(&data.join(control::WAITING))?;
     for name in REMOVED {
         tree::remove(&data.join(name))?;
+    }
+    // What a restore that was killed had begun. Where owners were set since, no other restore would take it for its own.
+    for directory in std::iter::once(data).chain(spaces.values()) {
+        let partial = directory.join(PARTIAL);
+        if partial.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            tree::empty(&partial)?;
+            std::fs::remove_dir(&partial).map_err(|e| Error::io(partial.display().to_string(), e))?;
+        }
     }
     for name in EMPTIED {
         let path = resolved(&data.join(name));
