@@ -246,6 +246,10 @@ impl<'a> Session<'a> {
                 return Ok(Ended::Timeline);
             }
             if options.until.is_some_and(|until| self.flushed >= until) {
+                // What comes after it may be stored already: broken off, what is before that would look like a gap.
+                while let Some(stored) = storing.next().await {
+                    stored?;
+                }
                 return Ok(Ended::Until);
             }
             let has_room = storing.len() < PUTS_MAX;
