@@ -25,7 +25,7 @@ pub struct Args {
     /// The data directory, for --mode physical
     #[arg(long, value_name = "DIR")]
     pgdata: Option<PathBuf>,
-    /// What the backup is called: every snapshot is complete, and costs what changed
+    /// What the backup is recorded as: every snapshot is complete, and costs what changed
     #[arg(long = "type", value_enum, default_value_t = Type::Full, value_name = "TYPE")]
     kind: Type,
     /// What snapshots call the cluster, so that they belong together after a failover, too [default: the server's address]
@@ -62,14 +62,14 @@ enum Mode {
     PhysicalSql,
 }
 
-/// What a backup is called.
+/// What a backup is recorded as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Type {
-    /// Everything is read
+    /// One to begin with
     Full,
-    /// What changed since the last full one
+    /// One after a full one
     Differential,
-    /// What changed since the last one
+    /// One after any other
     Incremental,
 }
 
