@@ -13,8 +13,8 @@ use serde::Deserialize;
 use crate::view::{BtrfsView, LvmView, ReflinkView, ZfsView};
 use crate::{CommandSource, FilesSource, FilesSourceBuilder};
 
-/// Adds the kinds `files` and `command`. A program that knows a store for buckets adds the kind `bucket` itself, as
-/// `backup` does.
+/// Adds the kinds `files`, `command` and, with that feature, `postgres` ([`PostgresSettings`](crate::postgres::PostgresSettings)). A program that knows a store
+/// for buckets adds the kind `bucket` itself, as `backup` does.
 ///
 /// ```
 /// use backup_core::config::{BuildContext, Component, Registry};
@@ -32,6 +32,8 @@ use crate::{CommandSource, FilesSource, FilesSourceBuilder};
 pub fn register(registry: &mut Registry) {
     registry.source("files", files);
     registry.source("command", command);
+    #[cfg(feature = "postgres")]
+    registry.source("postgres", crate::postgres::postgres);
 }
 
 #[derive(Deserialize)]

@@ -79,6 +79,7 @@ impl Config {
         check_names("policies", &self.policies)?;
         check_names("jobs", &self.jobs)?;
         check_names("sets", &self.sets)?;
+        check_names("drills", &self.drills)?;
         for (name, repository) in &self.repositories {
             let at = format!("repositories.{name}");
             refer(&format!("{at}.place"), &repository.place, "places", &self.places)?;

@@ -28,6 +28,8 @@ pub struct Config {
     pub jobs: BTreeMap<String, JobConfig>,
     /// Jobs that belong together.
     pub sets: BTreeMap<String, SetConfig>,
+    /// Recoveries that are rehearsed.
+    pub drills: BTreeMap<String, Component>,
     #[serde(skip)]
     pub(super) file: Option<PathBuf>,
 }

@@ -1,5 +1,6 @@
 //! Who makes what a configuration describes.
 
+use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -30,12 +31,13 @@ pub struct BuildContext {
     base: Option<PathBuf>,
     access: Access,
     job: JobContext,
+    lent: BTreeMap<TypeId, Arc<dyn Any + Send + Sync>>,
 }
 
 impl BuildContext {
     /// Building within `job`, with relative paths meant from the working directory.
     pub fn new(job: JobContext) -> Self {
-        Self { base: None, access: Access::Open, job }
+        Self { base: None, access: Access::Open, job, lent: BTreeMap::new() }
     }
 
     /// The same context with relative paths meant from `base`.
@@ -65,6 +67,30 @@ impl BuildContext {
     /// Whether a place may have to be made.
     pub fn access(&self) -> Access {
         self.access
+    }
+
+    /// The same context with something that the program lends to factories of a kind that needs it: what no setting can say, as the
+    /// archive of a log that a database's backup has to wait for. There is one of each type.
+    ///
+    /// ```
+    /// use backup_core::config::BuildContext;
+    ///
+    /// #[derive(Debug, PartialEq)]
+    /// struct Department(&'static str);
+    ///
+    /// let context = BuildContext::default().lending(Department("sales"));
+    /// assert_eq!(context.lent(), Some(&Department("sales")));
+    /// assert_eq!(context.lent::<String>(), None);
+    /// ```
+    #[must_use]
+    pub fn lending<T: Any + Send + Sync>(mut self, thing: T) -> Self {
+        self.lent.insert(TypeId::of::<T>(), Arc::new(thing));
+        self
+    }
+
+    /// What the program lends of this type.
+    pub fn lent<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.lent.get(&TypeId::of::<T>()).and_then(|thing| thing.downcast_ref())
     }
 
     /// The job that the thing is made for.

@@ -5,6 +5,7 @@
 //! | [`archive`] | the log in a repository: in, out, and what is missing |
 //! | [`connect`] | where a server is and how one logs in there, as `libpq` says it |
 //! | [`drill`] | recoveries that are rehearsed |
+//! | [`health`] | how well its log is archived, and whether recoveries are rehearsed |
 //! | [`physical`] | the files of a cluster as a source: base backups |
 //! | [`receive`] | the log as the server writes it |
 //! | [`recovery`] | recovery of a cluster to any moment, planned first |
@@ -12,17 +13,23 @@
 //! | [`wal`] | the names and the formats of the write-ahead log |
 
 pub mod archive;
+mod configured;
 pub mod connect;
 pub mod drill;
+pub mod health;
 mod lsn;
 pub mod physical;
+mod ready;
 pub mod receive;
 pub mod recovery;
 pub mod replication;
 pub mod wal;
 
 pub use archive::WalArchive;
+pub use configured::PostgresSettings;
+pub(crate) use configured::postgres;
 pub use connect::Connect;
 pub use lsn::{Lsn, Timeline};
 pub use physical::{PostgresSource, PostgresSourceBuilder};
+pub use ready::{Readiness, readiness};
 pub use receive::Receiver;

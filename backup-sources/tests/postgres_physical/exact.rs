@@ -105,6 +105,8 @@ async fn trap_32_times_count_only_when_told_so_and_never_in_the_last_seconds() {
             setup.backup(&source).await;
             let second = setup.backup(&source).await;
             assert_eq!(second.entries_unchanged > 500, trusting, "{}", second.entries_unchanged);
+            let full = builder(&cluster).trust_times(trusting).mode(BackupMode::Full).build().unwrap();
+            assert!(setup.backup(&full).await.entries_unchanged < 500, "a full backup reads everything");
             if trusting {
                 // The manifest has the checksums of what was not read again.
                 setup.restore(&second).await.verify(&cluster);

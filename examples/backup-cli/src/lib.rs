@@ -35,6 +35,7 @@ pub mod registry;
 pub mod select;
 pub mod shown;
 mod signal;
+mod space;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

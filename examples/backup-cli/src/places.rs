@@ -76,23 +76,12 @@ impl Context {
         Err(failure)
     }
 
-    /// All places of the repository at a location. The keys are unlocked once.
+    /// All places of the repository at a location.
     pub async fn places(&self, location: &Location) -> Outcome<Places> {
-        let mut known: Option<Repository> = None;
         let mut places = Vec::new();
-        for place in location.all() {
-            let opened = match &known {
-                None => self.open_directly(place).await,
-                Some(known) => match self.sink(place, Access::Open).await {
-                    Ok(sink) => known.open_place(sink, &self.job()).await.map_err(Failure::from),
-                    Err(failure) => Err(failure),
-                },
-            };
+        for (place, opened) in self.open_each(location, |_| true).await {
             let repository = match opened {
-                Ok(repository) => {
-                    known.get_or_insert_with(|| repository.clone());
-                    Ok(repository)
-                }
+                Ok(repository) => Ok(repository),
                 Err(failure) if matches!(failure.kind, "usage" | "denied" | "cancelled") => {
                     return Err(failure);
                 }
@@ -101,6 +90,30 @@ impl Context {
             places.push(Place { options: self.place_options(place)?, repository });
         }
         Places::new(places).map_err(Failure::input)
+    }
+
+    /// Opens the repository in those of its places that are wanted; the others are left alone. The keys are unlocked once.
+    pub async fn open_each<'a>(
+        &self,
+        location: &'a Location,
+        is_wanted: impl Fn(&Location) -> bool,
+    ) -> Vec<(&'a Location, Outcome<Repository>)> {
+        let mut known: Option<Repository> = None;
+        let mut places = Vec::new();
+        for place in location.all().into_iter().filter(|place| is_wanted(place)) {
+            let opened = match &known {
+                None => self.open_directly(place).await,
+                Some(known) => match self.sink(place, Access::Open).await {
+                    Ok(sink) => known.open_place(sink, &self.job()).await.map_err(Failure::from),
+                    Err(failure) => Err(failure),
+                },
+            };
+            if let Ok(repository) = &opened {
+                known.get_or_insert_with(|| repository.clone());
+            }
+            places.push((place, opened));
+        }
+        places
     }
 
     fn place_options(&self, location: &Location) -> Outcome<PlaceOptions> {

@@ -1,5 +1,7 @@
 //! What the commands about PostgreSQL share: archives of logs in the places of a repository.
 
+mod servers;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use backup_sources::postgres::recovery::{
 };
 use backup_sources::postgres::wal::SegmentName;
 
+pub use self::servers::ServerArgs;
 use crate::context::{Context, Location};
 use crate::exit::{Failure, Outcome};
 
@@ -54,21 +57,26 @@ impl Context {
         if location.others.is_empty() {
             repositories.push(self.open_directly(location).await?);
         } else {
-            for place in self.places(location).await?.all() {
-                // What is brought there later is a copy of the snapshots' only.
-                let has_logs = place.options.older_than.is_none();
-                match &place.repository {
-                    _ if !has_logs || (which == Places::Required && !place.options.required) => {}
-                    Ok(repository) => repositories.push(repository.clone()),
-                    Err(error) => {
-                        let message = format!("the place {} does not answer: {error}", place.options.name);
-                        let failure = Failure::from(Error::new(error.kind(), message));
-                        if which == Places::Required {
-                            return Err(failure);
-                        }
-                        silent.push(failure);
+            // What is brought to an archive of snapshots later is no copy of the log; and what need not have what is acknowledged is not
+            // asked for it, wherever its secrets are.
+            let is_wanted = |place: &Location| {
+                place.purpose.older_than.is_none() && (which == Places::Answering || place.purpose.required)
+            };
+            for (place, opened) in self.open_each(location, is_wanted).await {
+                let failure = match opened {
+                    Ok(repository) => {
+                        repositories.push(repository);
+                        continue;
                     }
+                    Err(failure) if failure.kind == "cancelled" => return Err(failure),
+                    Err(failure) => failure,
+                };
+                let message = format!("the place {} does not answer: {}", place.shown, failure.message);
+                let failure = Failure { message, ..failure };
+                if which == Places::Required {
+                    return Err(failure);
                 }
+                silent.push(failure);
             }
         }
         if let (true, Some(failure)) = (repositories.is_empty(), silent.pop()) {
@@ -168,7 +176,7 @@ impl Target {
 }
 
 /// How thoroughly the log is looked at before a recovery.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Log")]
 pub struct Looking {
     /// Do not read the log before it is needed: what it has of segments is believed, their bytes are only checked when the server asks

@@ -288,6 +288,10 @@ fn the_examples_for_the_deployments_are_configurations() {
         let registry = backup_cli::registry();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for (name, component) in &config.sources {
+            // A server's source waits for an archive, which only a running job has; see `deployment_e`.
+            if component.kind == "postgres" {
+                continue;
+            }
             let context = backup_core::config::BuildContext::default();
             runtime.block_on(registry.make_source(component, "example", name, &context)).unwrap();
         }

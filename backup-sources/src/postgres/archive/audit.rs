@@ -32,6 +32,8 @@ pub struct WalAudit {
     pub lag_bytes: Option<u64>,
     /// Files that a place lacks and another has, by the places' order.
     pub behind: Vec<u64>,
+    /// When the first of the segments that some place lacks came into another, by that store's clock, where it says so.
+    pub behind_since: Option<Timestamp>,
 }
 
 /// What is archived of a timeline.
@@ -114,6 +116,7 @@ impl WalArchive {
         views.iter().cloned().for_each(|view| all.merge(view));
         let files = |view: &View| -> u64 { view.timelines.values().map(There::files).sum() };
         let behind = views.iter().map(|view| files(&all).saturating_sub(files(view))).collect();
+        let behind_since = views.iter().filter_map(|view| first_lacking(view, &all)).min();
         let size = self.segment_size(lineage, &all, job).await?;
         let histories = self.histories(lineage, &all, job).await?;
         let mut timelines = Vec::with_capacity(all.timelines.len());
@@ -143,6 +146,7 @@ impl WalArchive {
             newest: all.timelines.values().filter_map(stored).max(),
             lag_bytes: server.zip(frontier).map(|(server, frontier)| server.bytes_since(frontier)),
             behind,
+            behind_since,
             timelines,
         })
     }
@@ -170,6 +174,17 @@ impl There {
         let whole = self.segments.values().filter(|listed| listed.is_whole).count() as u64;
         whole.saturating_add(self.others).saturating_add(u64::from(self.has_history))
     }
+}
+
+/// When the first whole segment that `view` lacks came into another place.
+fn first_lacking(view: &View, all: &View) -> Option<Timestamp> {
+    let lacking = all.timelines.iter().flat_map(|(timeline, there)| {
+        let here = view.timelines.get(timeline);
+        let has =
+            move |name| here.and_then(|here| here.segments.get(name)).is_some_and(|listed| listed.is_whole);
+        there.segments.iter().filter(move |(name, listed)| listed.is_whole && !has(*name))
+    });
+    lacking.filter_map(|(_, listed)| listed.stored).min()
 }
 
 fn of_timeline(

@@ -255,8 +255,12 @@ impl WalArchive {
         Ok(*self.settled.get_or_init(|| settled))
     }
 
-    /// Clusters whose logs are in any place.
-    async fn systems(&self, job: &JobContext) -> Result<Vec<u64>> {
+    /// The system identifiers of all clusters whose logs are in any place, ascending.
+    ///
+    /// # Errors
+    ///
+    /// Those of the places.
+    pub async fn systems(&self, job: &JobContext) -> Result<Vec<u64>> {
         let all = try_join_all(self.places.iter().map(|place| place.log_lineages(job))).await?;
         // Other logs have names of their own.
         let mut systems: Vec<u64> =

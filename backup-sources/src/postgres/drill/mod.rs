@@ -28,6 +28,8 @@
 //! check must not ask views that reach out to foreign servers.
 
 mod check;
+mod common;
+mod configured;
 mod examine;
 mod report;
 mod safe;
@@ -44,6 +46,8 @@ use crate::postgres::recovery::{
     Speed, StopAt, TargetAction, WatchUntil, finish, prepare, watch,
 };
 pub use check::{Check, CheckResult, Expect, RecordedTable};
+pub use common::{CommonReport, common_moment};
+pub use configured::{ClusterSettings, DrillSettings};
 pub use report::{DrillFailure, DrillPhase, DrillReport, Examination};
 use scratch::Scratch;
 pub use source::{DrillSource, StoredCluster};

@@ -297,7 +297,8 @@ impl PostgresSourceBuilder {
     ///
     /// [`InvalidInput`](backup_core::ErrorKind::InvalidInput): a number of connections, or a label, that cannot be.
     pub fn build(self) -> Result<PostgresSource> {
-        let source = self.0;
+        let mut source = self.0;
+        source.trust_times &= source.mode != BackupMode::Full;
         if !(1..=CONNECTIONS_MAX).contains(&source.connections) {
             let message =
                 format!("{} connections cannot be; give 1 to {CONNECTIONS_MAX}", source.connections);

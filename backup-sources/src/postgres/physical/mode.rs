@@ -3,18 +3,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-use backup_core::repository::ParentChoice;
 use backup_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What a backup is called, and from which snapshot it may take over what is unchanged.
+/// What a backup is called, and how thoroughly it looks.
 ///
 /// These are names for habits. There is one kind of snapshot here: each has the whole cluster, none needs another for a
 /// restore, and any may be deleted at any time. What a backup stores is what the repository does not have, in each of these modes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackupMode {
-    /// Every file is read, whatever its times say.
+    /// Every file is read, also where [times are trusted](super::PostgresSourceBuilder::trust_times).
     Full,
     /// What other tools store relative to the last full backup.
     Differential,
@@ -30,15 +29,6 @@ impl BackupMode {
             Self::Full => "full",
             Self::Differential => "differential",
             Self::Incremental => "incremental",
-        }
-    }
-
-    /// Which parent to give to the backup: none for a full one, so that every file is read even where
-    /// [times are trusted](super::PostgresSourceBuilder::trust_times).
-    pub const fn parent(self) -> ParentChoice {
-        match self {
-            Self::Full => ParentChoice::None,
-            Self::Differential | Self::Incremental => ParentChoice::Auto,
         }
     }
 

@@ -1,11 +1,14 @@
 //! `check`: places, keys and sources, before the first backup and after every change.
 
+#[cfg(feature = "postgres")]
+mod postgres;
+
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup_core::config::{Access, Config, Place};
+use backup_core::config::{Access, Config};
 use backup_core::protection::ProtectionHeader;
 use backup_core::{FrameContext, JobContext, ObjectType, Protection, SnapshotInfo};
 use serde::Serialize;
@@ -15,12 +18,12 @@ use super::stats::estimated;
 use crate::context::{Context, Location, host};
 use crate::estimate::estimate;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::human;
+use crate::{human, space};
 
 /// How long a source is walked for an estimate.
 const ESTIMATE_TIME: Duration = Duration::from_secs(60);
 /// Free space below which a place is doubtful, in percent.
-const FREE_PERCENT_LOW: u64 = 10;
+const FREE_PERCENT_LOW: u8 = 10;
 
 /// Options of `check`.
 #[derive(Debug, clap::Args)]
@@ -165,8 +168,7 @@ async fn check_repository(context: &Context, location: &Location, checks: &mut C
     let what =
         "reachable; creates an object once, also for sixteen callers at the same time; reads and lists";
     checks.result(format!("place of {shown}"), probed.map(|()| what.into()));
-    let base = location.configured.as_ref().and(context.config.as_ref()).and_then(|config| config.base());
-    if let Some(path) = local_path(&location.place, base) {
+    if let Some(path) = context.directory_of(location) {
         free_space(shown, &path, checks);
     }
     match context.unlock(location, &sink).await {
@@ -221,6 +223,11 @@ fn trial(protection: &dyn Protection, job: &JobContext) -> Outcome<String> {
 
 async fn check_source(context: &Context, config: &Arc<Config>, name: &str, checks: &mut Checks) {
     let Some(component) = config.sources.get(name) else { return };
+    #[cfg(feature = "postgres")]
+    if component.kind == "postgres" {
+        // To list its files would begin a backup.
+        return postgres::check_server(context, name, component, checks).await;
+    }
     let at = format!("sources.{name}");
     let looked = async {
         let made = context.registry.make_source(component, &context.file(), &at, &context.build()).await;
@@ -287,32 +294,18 @@ fn check_named(context: &Context, config: &Config, checks: &mut Checks) {
         let made = context.registry.make_policy(component, &file, &format!("policies.{name}"));
         checks.result(format!("policy {name}"), made.map(|_| component.kind.clone()).map_err(Failure::input));
     }
-}
-
-/// The directory of a local place.
-fn local_path(place: &Place, base: Option<&Path>) -> Option<PathBuf> {
-    let path = match place {
-        Place::Url(url) if Place::scheme(url).is_none() => url.as_str(),
-        Place::Url(url) => url.strip_prefix("file://")?,
-        Place::Kind(component) if component.kind == "local" => component.settings.get("path")?.as_str()?,
-        Place::Kind(_) => return None,
-    };
-    Some(base.map_or_else(|| PathBuf::from(path), |base| base.join(path)))
+    #[cfg(feature = "postgres")]
+    postgres::check_drills(context, config, checks);
 }
 
 fn free_space(shown: &str, path: &Path, checks: &mut Checks) {
     let name = format!("space of {shown}");
-    match rustix::fs::statvfs(path) {
+    match space::of(path) {
         Ok(space) => {
-            let free = space.f_bavail.saturating_mul(space.f_frsize);
-            let all = space.f_blocks.saturating_mul(space.f_frsize);
-            let percent = free.saturating_mul(100).checked_div(all).unwrap_or(0);
+            let percent = space.percent_free();
             let status = if percent < FREE_PERCENT_LOW { Status::Warning } else { Status::Ok };
-            checks.push(
-                name,
-                status,
-                format!("{} free of {} ({percent}%)", human::bytes(free), human::bytes(all)),
-            );
+            let (free, all) = (human::bytes(space.free), human::bytes(space.all));
+            checks.push(name, status, format!("{free} free of {all} ({percent}%)"));
         }
         Err(error) => checks.push(name, Status::Warning, format!("cannot be found out: {error}")),
     }

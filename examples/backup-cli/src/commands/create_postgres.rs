@@ -76,16 +76,17 @@ enum Type {
 /// Makes the snapshot.
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let connect = Connect::parse(&args.connection).map_err(Failure::input)?;
+    let mode = match args.kind {
+        Type::Full => BackupMode::Full,
+        Type::Differential => BackupMode::Differential,
+        Type::Incremental => BackupMode::Incremental,
+    };
     let mut builder = PostgresSource::builder(connect)
         .connections(args.connections.into())
         .fast_checkpoint(args.fast_checkpoint)
         .trust_times(args.trust_times)
         .verify_checksums(!args.no_page_checksums)
-        .mode(match args.kind {
-            Type::Full => BackupMode::Full,
-            Type::Differential => BackupMode::Differential,
-            Type::Incremental => BackupMode::Incremental,
-        });
+        .mode(mode);
     builder = match (args.mode, args.pgdata) {
         (Some(Mode::Physical), None) => {
             return Err(Failure::usage("--mode physical reads the data directory: give --pgdata DIR"));
@@ -105,5 +106,5 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         builder = builder.wait_for_archive(InArchive::new(archive, context.job()), patience);
     }
     let source = builder.build().map_err(Failure::input)?;
-    args.making.of(Arc::new(source), false, context).await
+    args.making.of_noting(Some(mode.explain()), Arc::new(source), false, context).await
 }

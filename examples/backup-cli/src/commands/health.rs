@@ -26,8 +26,29 @@ pub struct Args {
     /// Warn where something was not verified for so long; see `verify --oldest`
     #[arg(long, value_name = "SPAN")]
     max_unverified: Option<Span>,
+    /// Warn where what a directory of the repository is on is filled to so many hundredths
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    max_disk: Option<u8>,
+    #[cfg(feature = "postgres")]
+    #[command(flatten)]
+    log: LogArgs,
     #[command(flatten)]
     filter: Filter,
+}
+
+/// What is expected of the logs of PostgreSQL. Without a server named, those are asked that the configuration backs up to this repository.
+#[cfg(feature = "postgres")]
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "PostgreSQL")]
+struct LogArgs {
+    #[command(flatten)]
+    server: crate::postgres::ServerArgs,
+    /// How long something may wait for being archived before that is critical
+    #[arg(long, value_name = "SPAN")]
+    max_log_lag: Option<Span>,
+    /// Warn where no recovery was rehearsed with success for so long
+    #[arg(long, value_name = "SPAN")]
+    max_drill_age: Option<Span>,
 }
 
 /// Judges.
@@ -74,6 +95,16 @@ async fn look(args: &Args, context: &Context) -> Result<HealthReport, Failure> {
     let filter = args.filter.clone();
     let mut report = repository.health(&options, &move |info| filter.passes(info), &context.job()).await?;
     judge_places(max_age, &mut report, context).await?;
+    #[cfg(feature = "postgres")]
+    {
+        let LogArgs { server, max_log_lag, max_drill_age } = &args.log;
+        let (server, span) = (server.server(context).await?, |span: &Option<Span>| span.map(Span::duration));
+        let limits = (span(max_log_lag), span(max_drill_age));
+        context.judge_postgres(&repository, server, limits, &mut report).await?;
+    }
+    if let Some(max) = args.max_disk {
+        judge_disks(max, &mut report, context)?;
+    }
     Ok(report)
 }
 
@@ -96,6 +127,24 @@ async fn judge_places(max_age: Duration, report: &mut HealthReport, context: &Co
             }
         };
         report.add(format!("place {}", place.name), status, message);
+    }
+    Ok(())
+}
+
+/// How full the disks are that places are directories on.
+fn judge_disks(max: u8, report: &mut HealthReport, context: &Context) -> Outcome<()> {
+    let location = context.location()?;
+    for place in location.all() {
+        let Some(path) = context.directory_of(place) else { continue };
+        let name = format!("disk of {}", place.shown);
+        match crate::space::of(&path) {
+            Ok(space) => {
+                let percent = space.percent_used();
+                let status = if percent >= max { HealthStatus::Warning } else { HealthStatus::Ok };
+                report.add(name, status, format!("{percent}% of {} used", human::bytes(space.all)));
+            }
+            Err(error) => report.add(name, HealthStatus::Warning, format!("cannot be found out: {error}")),
+        }
     }
     Ok(())
 }

@@ -169,11 +169,16 @@ pub(super) async fn bases(
         let info = snapshots.find(snapshot, filter, context)?.clone();
         return Ok(vec![(BaseBackup::of(&info)?, info)]);
     }
-    let passing =
-        snapshots.all(context).iter().filter(|info| info.source == "postgres" && filter.passes(info));
+    bases_of(snapshots.all(context).iter().filter(|info| info.source == "postgres" && filter.passes(info)))
+}
+
+/// Those of snapshots that are base backups of one cluster, the newest last.
+pub(super) fn bases_of<'a>(
+    snapshots: impl Iterator<Item = &'a SnapshotInfo>,
+) -> Outcome<Vec<(BaseBackup, SnapshotInfo)>> {
     // Dumps are snapshots of the same kind, from which no server recovers.
     let mut bases: Vec<(BaseBackup, SnapshotInfo)> =
-        passing.filter_map(|info| Some((BaseBackup::of(info).ok()?, info.clone()))).collect();
+        snapshots.filter_map(|info| Some((BaseBackup::of(info).ok()?, info.clone()))).collect();
     bases.sort_by_key(|(base, _)| (base.stop_time, base.stop_lsn));
     if bases.is_empty() {
         return Err(Failure::nothing("no complete physical backup of PostgreSQL passes the filters"));

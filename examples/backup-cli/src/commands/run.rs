@@ -295,7 +295,11 @@ async fn between(
     let missing = || Failure::usage(format!("there is no source `{}`", job.source));
     let component = config.sources.get(&job.source).ok_or_else(missing)?;
     let at = format!("sources.{}", job.source);
-    let source = context.registry.make_source(component, &context.file(), &at, &context.build()).await;
+    #[cfg(feature = "postgres")]
+    let build = context.build_source(component, &location).await?;
+    #[cfg(not(feature = "postgres"))]
+    let build = context.build();
+    let source = context.registry.make_source(component, &context.file(), &at, &build).await;
     let source = source.map_err(Failure::input)?;
     for argv in &job.before {
         let done = tokio::select! {

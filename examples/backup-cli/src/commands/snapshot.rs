@@ -48,6 +48,17 @@ pub(super) struct Making {
 impl Making {
     /// Makes the snapshot and writes the report; `walkable` as for [`take`].
     pub(super) async fn of(self, source: Arc<dyn Source>, walkable: bool, context: &mut Context) -> Outcome {
+        self.of_noting(None, source, walkable, context).await
+    }
+
+    /// The same, with something that is to be said of the snapshot in its report.
+    pub(super) async fn of_noting(
+        self,
+        note: Option<&'static str>,
+        source: Arc<dyn Source>,
+        walkable: bool,
+        context: &mut Context,
+    ) -> Outcome {
         let location = context.location()?;
         let (repository, elsewhere) = context.open_anywhere(&location).await?;
         if let Some(why) = elsewhere {
@@ -66,7 +77,7 @@ impl Making {
         };
         let report = take(context, &repository, source, &options, walkable).await?;
         let settled = context.settle(&location, report.snapshot).await?;
-        finish(context, &report, settled.as_ref())
+        finish(context, &report, settled.as_ref(), note)
     }
 }
 
@@ -157,11 +168,23 @@ pub(super) fn name_skipped(context: &mut Context, report: &BackupReport) {
 }
 
 /// Writes the result of one snapshot.
-fn finish(context: &mut Context, report: &BackupReport, settled: Option<&Settled>) -> Outcome {
+fn finish(
+    context: &mut Context,
+    report: &BackupReport,
+    settled: Option<&Settled>,
+    note: Option<&str>,
+) -> Outcome {
     let exit = conclude(context, report);
     for problem in settled.iter().flat_map(|settled| settled.problems()) {
         context.console.say(human::name(&problem));
     }
-    context.output.document(&document(report, settled), |out| write(report, out))?;
+    let mut document = document(report, settled);
+    if let (Value::Object(members), Some(note)) = (&mut document, note) {
+        members.insert("note".into(), json!(note));
+    }
+    context.output.document(&document, |out| {
+        write(report, out)?;
+        note.map_or(Ok(()), |note| writeln!(out, "{note}"))
+    })?;
     Ok(places::exit(exit, settled))
 }

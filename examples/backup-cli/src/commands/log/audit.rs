@@ -1,20 +1,18 @@
 //! `log audit`: gaps, histories, lag.
 
-use backup_sources::postgres::Connect;
-use backup_sources::postgres::archive::WalAudit;
+use backup_sources::postgres::archive::{WalAudit, server_end};
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::exit::{Exit, Failure, Outcome};
+use crate::exit::{Exit, Outcome};
 use crate::human;
-use crate::postgres::Places;
+use crate::postgres::{Places, ServerArgs};
 
 /// Options of `log audit`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The server, to say how far the archive is behind it
-    #[arg(long, value_name = "CONNECTION")]
-    connection: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
     /// The cluster, by its system identifier, where the repository has logs of several
     #[arg(long, value_name = "NUMBER")]
     system: Option<u64>,
@@ -23,12 +21,10 @@ pub struct Args {
 /// Audits. What is missing makes it [`Exit::Partial`].
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let opened = context.wal_archive(Places::Answering, args.system).await?;
-    let server = match &args.connection {
+    let server = match args.server.server(context).await? {
         None => None,
-        Some(connection) => {
-            let connect = Connect::parse(connection).map_err(Failure::input)?;
-            Some(backup_sources::postgres::archive::server_end(&connect).await?)
-        }
+        // How far the archive is behind it.
+        Some(server) => Some(server_end(&server.connect).await?),
     };
     let job = context.job();
     let audit = opened.archive.audit(server, &job).await?;

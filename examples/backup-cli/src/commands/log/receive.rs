@@ -3,24 +3,23 @@
 use std::sync::Arc;
 
 use backup_core::config::Span;
+use backup_sources::postgres::Lsn;
 use backup_sources::postgres::receive::{ReceiveOptions, Receiver};
-use backup_sources::postgres::{Connect, Lsn};
 
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::postgres::Places;
+use crate::postgres::{Places, ServerArgs};
 
 /// Options of `log receive`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The server: a URL or words as libpq has them; a password belongs into PGPASSWORD, PGPASSFILE or ~/.pgpass
-    #[arg(long, value_name = "CONNECTION")]
-    connection: String,
-    /// The replication slot, for which the server keeps what was not received; made if it is not there
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The replication slot, for which the server keeps what was not received; made if it is not there. A configured source may have one
     #[arg(long, value_name = "NAME")]
     slot: Option<String>,
     /// Fail if the slot is not there
-    #[arg(long, requires = "slot")]
+    #[arg(long)]
     no_create_slot: bool,
     /// How long bytes may wait before they are stored as a part of their segment
     #[arg(long, value_name = "SPAN", default_value = "1s")]
@@ -41,19 +40,26 @@ pub struct Args {
 
 /// Receives until the position is reached, or a signal comes.
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
-    let connect = Connect::parse(&args.connection).map_err(Failure::input)?;
+    let server = args.server.server(context).await?;
+    let server = server.ok_or_else(|| {
+        Failure::usage("give the server: --connection, or --server and its name in the configuration")
+    })?;
+    let slot = args.slot.or(server.slot);
+    if slot.is_none() && args.no_create_slot {
+        return Err(Failure::usage("--no-create-slot is about a slot: give --slot NAME"));
+    }
     let mut archive = context.wal_archive(Places::Required, None).await?.archive;
     if args.new_system {
         archive = archive.admitting_new_systems();
     }
     let mut options = ReceiveOptions::default();
-    options.create_slot = args.slot.is_some() && !args.no_create_slot;
-    options.slot = args.slot;
+    options.create_slot = slot.is_some() && !args.no_create_slot;
+    options.slot = slot;
     options.flush_interval = args.flush_interval.duration();
     options.accept_gap = args.accept_gap;
     options.until = args.until;
     options.give_up_after = args.give_up_after.map(Span::duration);
-    let receiver = Receiver::new(connect, Arc::new(archive), options).map_err(Failure::input)?;
+    let receiver = Receiver::new(server.connect, Arc::new(archive), options).map_err(Failure::input)?;
     let ended = receiver.run(&context.job()).await;
     let status = match ended {
         Ok(status) => status,

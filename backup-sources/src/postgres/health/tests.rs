@@ -1,0 +1,167 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::*;
+use crate::postgres::Timeline;
+use crate::postgres::archive::Gap;
+use crate::postgres::wal::{SegmentName, SegmentSize};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn size() -> SegmentSize {
+    SegmentSize::default()
+}
+
+fn segment(number: u64) -> SegmentName {
+    SegmentName::numbered(Timeline::FIRST, number, size())
+}
+
+/// A log from segment 1 to 9.
+fn audit() -> WalAudit {
+    WalAudit {
+        system_identifier: 7,
+        other_systems: Vec::new(),
+        segment_size: Some(size()),
+        timelines: vec![TimelineAudit {
+            timeline: Timeline::FIRST,
+            begin: None,
+            parent: None,
+            left_at: None,
+            lacks_history: false,
+            first: Some(segment(1)),
+            last: Some(segment(9)),
+            segments: 9,
+            bytes_stored: 9000,
+            gaps: Vec::new(),
+            lost: Vec::new(),
+        }],
+        frontier: Some(segment(9).end(size())),
+        newest: Some(Timestamp::new(1000, 0)),
+        lag_bytes: None,
+        behind: vec![0],
+        behind_since: None,
+    }
+}
+
+/// A backup in segment 4.
+fn base() -> BaseBackup {
+    BaseBackup {
+        id: "a".into(),
+        system_identifier: 7,
+        timeline: Timeline::FIRST,
+        start_lsn: segment(4).start(size()).saturating_add(40),
+        stop_lsn: segment(4).start(size()).saturating_add(4000),
+        start_time: Timestamp::new(500, 0),
+        stop_time: Timestamp::new(510, 0),
+        server_version: 150_018,
+        block_bytes: 8192,
+        segment_size: size(),
+        data_checksums: true,
+        from_standby: false,
+        tablespaces: BTreeMap::<u32, PathBuf>::new(),
+        damaged_pages: 0,
+        bytes: 0,
+    }
+}
+
+fn server() -> ServerState {
+    ServerState {
+        system_identifier: 7,
+        end: segment(9).end(size()),
+        archives: true,
+        archiving_fails: false,
+        archive_timeout: Some(MINUTE),
+        slot: None,
+    }
+}
+
+fn gap(first: u64, last: u64) -> Gap {
+    Gap { first: segment(first), last: segment(last), segments: last - first + 1 }
+}
+
+fn with(change: impl FnOnce(&mut TimelineAudit)) -> WalAudit {
+    let mut audit = audit();
+    audit.timelines.iter_mut().for_each(|timeline| change(timeline));
+    audit
+}
+
+#[test]
+fn a_gap_counts_from_the_newest_backup_on() {
+    let judged = |audit: &WalAudit| judge_gaps(audit, Some(&base()));
+    assert_eq!(judged(&audit()).0, HealthStatus::Ok);
+    assert_eq!(judged(&with(|log| log.gaps.push(gap(2, 3)))).0, HealthStatus::Warning);
+    let (status, why) = judged(&with(|log| log.gaps.push(gap(6, 7))));
+    assert_eq!(status, HealthStatus::Critical);
+    assert!(why.contains(&segment(6).to_string()) && why.contains(&segment(7).to_string()), "{why}");
+    // One that reaches into the segment in which the backup began.
+    assert_eq!(judged(&with(|log| log.gaps.push(gap(2, 4)))).0, HealthStatus::Critical);
+    assert_eq!(judged(&with(|log| log.lost.push(segment(2).start(size())))).0, HealthStatus::Warning);
+    assert_eq!(judged(&with(|log| log.lost.push(segment(8).start(size())))).0, HealthStatus::Critical);
+}
+
+#[test]
+fn a_log_without_a_backup_is_of_no_use() {
+    assert_eq!(judge_gaps(&audit(), None).0, HealthStatus::Critical);
+}
+
+#[test]
+fn a_history_that_is_missing_cuts_off_what_follows() {
+    let mut later = audit();
+    let second = TimelineAudit {
+        timeline: Timeline::new(2),
+        lacks_history: true,
+        ..later.timelines.first().unwrap().clone()
+    };
+    later.timelines.push(second);
+    let (status, why) = judge_gaps(&later, Some(&base()));
+    assert!(status == HealthStatus::Critical && why.contains(".history"), "{why}");
+}
+
+#[test]
+fn the_log_is_late_when_the_server_has_what_is_not_archived() {
+    let behind = |bytes: u64| WalAudit { lag_bytes: Some(bytes), ..audit() };
+    let judged = |audit: &WalAudit, server: Option<&ServerState>, now: i64| {
+        judge_lag(audit, server, 15 * MINUTE, Timestamp::new(1000 + now, 0)).0
+    };
+    // Nobody asked the server: the age counts.
+    assert_eq!(judged(&audit(), None, 899), HealthStatus::Ok);
+    assert_eq!(judged(&audit(), None, 901), HealthStatus::Critical);
+    // Nothing is missing, however old it is.
+    assert_eq!(judged(&behind(0), Some(&server()), 100_000), HealthStatus::Ok);
+    // What a server does not archive while nothing happens.
+    assert_eq!(judged(&behind(100), Some(&server()), 100_000), HealthStatus::Ok);
+    let slow = ServerState { archive_timeout: Some(60 * MINUTE), ..server() };
+    assert_eq!(judged(&behind(100), Some(&slow), 901), HealthStatus::Critical);
+    let failing = ServerState { archiving_fails: true, ..server() };
+    assert_eq!(judged(&behind(100), Some(&failing), 901), HealthStatus::Critical);
+    let silent = ServerState { archives: false, ..server() };
+    assert_eq!(judged(&behind(100), Some(&silent), 901), HealthStatus::Critical);
+    assert_eq!(judged(&behind(size().bytes()), Some(&server()), 901), HealthStatus::Critical);
+    assert_eq!(judged(&behind(size().bytes()), Some(&server()), 800), HealthStatus::Ok);
+}
+
+#[test]
+fn a_slot_that_keeps_nothing_is_critical() {
+    let state =
+        |wal_status, active| SlotState { wal_status, restart_lsn: None, active, safe_wal_size: Some(12) };
+    for (slot, expected) in [
+        (None, HealthStatus::Critical),
+        (Some(state(WalStatus::Lost, false)), HealthStatus::Critical),
+        (Some(state(WalStatus::Unreserved, true)), HealthStatus::Critical),
+        (Some(state(WalStatus::Reserved, false)), HealthStatus::Warning),
+        (Some(state(WalStatus::Extended, true)), HealthStatus::Ok),
+    ] {
+        let mut report = HealthReport::default();
+        let server = ServerState { archives: false, slot: Some(("backup".into(), slot.clone())), ..server() };
+        judge_server(&server, &mut report);
+        assert_eq!(report.status, expected, "{slot:?}: {report:?}");
+    }
+    let judged = |server: &ServerState| {
+        let mut report = HealthReport::default();
+        judge_server(server, &mut report);
+        report.status
+    };
+    assert_eq!(judged(&server()), HealthStatus::Ok);
+    assert_eq!(judged(&ServerState { archiving_fails: true, ..server() }), HealthStatus::Critical);
+    assert_eq!(judged(&ServerState { archives: false, ..server() }), HealthStatus::Warning);
+}
