@@ -9,6 +9,7 @@ use backup_core::resources::RateLimit;
 use backup_core::{Error, Result, Source};
 use serde::Deserialize;
 
+use super::drill::TableName;
 use super::physical::{ArchivedSegments, BackupMode};
 use super::{Connect, PostgresSource, PostgresSourceBuilder};
 
@@ -27,7 +28,8 @@ const LOG_WAIT: Duration = Duration::from_secs(300);
 /// ```
 ///
 /// Further: `password` (a [`SecretRef`]), `mode` (`physical`, `physical-sql`), `type` (`full`, `differential`, `incremental`), `connections`,
-/// `fast_checkpoint`, `trust_times`, `page_checksums`, `read_limit` (bytes a second), `log` (`archived`, `elsewhere`), `log_wait`.
+/// `fast_checkpoint`, `trust_times`, `page_checksums`, `read_limit` (bytes a second), `log` (`archived`, `elsewhere`), `log_wait`, `record` (tables like
+/// `shop: public.orders` that are counted after each backup, for [drills](super::drill::RecordedMoment)).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresSettings {
@@ -50,6 +52,8 @@ pub struct PostgresSettings {
     #[serde(default)]
     log: Log,
     log_wait: Option<Span>,
+    #[serde(default)]
+    record: Vec<TableName>,
 }
 
 /// How a cluster is read.
@@ -115,6 +119,11 @@ impl PostgresSettings {
     /// The replication slot through which its log is received.
     pub fn slot(&self) -> Option<&str> {
         self.slot.as_deref()
+    }
+
+    /// Tables that are counted after each backup.
+    pub fn recorded_tables(&self) -> &[TableName] {
+        &self.record
     }
 
     /// Whether its files are read over SQL.
@@ -226,7 +235,7 @@ mod tests {
         let context = BuildContext::default().lending::<Arc<dyn ArchivedSegments>>(Arc::new(Everything));
         for (component, expected) in [
             (Component::new("postgres"), "missing field `connection`"),
-            (component().with("connection", "host"), "host"),
+            (component().with("connection", "host"), "key=value"),
             (component().with("mode", "physical"), "say which in `pgdata`"),
             (component().with("mode", "physical-sql").with("pgdata", "/srv"), "leave `pgdata` out"),
             (component().with("mode", "quickly"), "unknown variant"),

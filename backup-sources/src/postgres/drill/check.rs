@@ -167,6 +167,11 @@ impl RecordedTable {
         SESSION.iter().map(|(name, value)| format!("set {name} = '{value}'")).collect()
     }
 
+    /// A table's name as SQL has it.
+    pub(super) fn qualified(schema: &str, table: &str) -> String {
+        format!("{}.{}", identifier(schema), identifier(table))
+    }
+
     /// What a server that is reached through its socket has now.
     ///
     /// # Errors
@@ -183,7 +188,7 @@ impl RecordedTable {
 }
 
 fn table_query(schema: &str, table: &str) -> String {
-    let table = format!("{}.{}", identifier(schema), identifier(table));
+    let table = RecordedTable::qualified(schema, table);
     format!(
         "select pg_catalog.count(*)::text, \
          coalesce(pg_catalog.sum(pg_catalog.hashtextextended(t::text, 0)::numeric), 0)::text from {table} t"

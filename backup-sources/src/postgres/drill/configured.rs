@@ -26,7 +26,8 @@ use crate::postgres::recovery::{RecoveryTarget, user_of};
 /// ```
 ///
 /// Several clusters are recovered to one common moment, the latest that the logs of all of them reach. Further: `programs`, `role`, `preload`,
-/// `verify_backup`, `amcheck` (both true unless told otherwise), `limit` (how long each server may take to recover).
+/// `verify_backup`, `amcheck` (both true unless told otherwise), `limit` (how long each server may take to recover), `recorded` (a single cluster is
+/// recovered to the newest [`RecordedMoment`](super::RecordedMoment), and its tables must be found as they were recorded).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DrillSettings {
@@ -43,6 +44,8 @@ pub struct DrillSettings {
     amcheck: bool,
     limit: Option<Span>,
     report: Option<PathBuf>,
+    #[serde(default)]
+    recorded: bool,
 }
 
 /// One cluster of a drill: the newest backup of these snapshots.
@@ -82,6 +85,11 @@ impl DrillSettings {
             return Err(settings
                 .error("`clusters` is empty: say what is rehearsed, as in [{ label = \"warehouse\" }]"));
         }
+        if parsed.recorded && parsed.clusters.len() > 1 {
+            return Err(settings.error(
+                "what was recorded is a moment of one cluster: leave `recorded` out, or name one cluster",
+            ));
+        }
         let checks = parsed.clusters.iter().flat_map(|cluster| &cluster.checks);
         if let Some(check) = checks.into_iter().find(|check| check.value.is_some() && check.rows.is_some()) {
             return Err(
@@ -99,6 +107,11 @@ impl DrillSettings {
     /// The clusters that are recovered, to one common moment if there are several.
     pub fn clusters(&self) -> &[ClusterSettings] {
         &self.clusters
+    }
+
+    /// Whether the target is the newest recorded moment.
+    pub fn is_to_recorded_moment(&self) -> bool {
+        self.recorded
     }
 
     /// The file that the report is written into, too.

@@ -31,6 +31,7 @@ mod check;
 mod common;
 mod configured;
 mod examine;
+mod recorded;
 mod report;
 mod safe;
 mod scratch;
@@ -48,6 +49,7 @@ use crate::postgres::recovery::{
 pub use check::{Check, CheckResult, Expect, RecordedTable};
 pub use common::{CommonReport, common_moment};
 pub use configured::{ClusterSettings, DrillSettings};
+pub use recorded::{RecordedMoment, TableName};
 pub use report::{DrillFailure, DrillPhase, DrillReport, Examination};
 use scratch::Scratch;
 pub use source::{DrillSource, StoredCluster};

@@ -130,11 +130,18 @@ async fn run_configured(settings: &Settings, drill: &DrillSettings, context: &mu
         clusters
             .push(Chosen::newest(|info| cluster.has(info), &repository, &latest, &looking, context).await?);
     }
-    let target = common_target(&clusters, latest)?;
+    let mut target = common_target(&clusters, latest)?;
+    let mut recorded = Vec::new();
+    if let (true, Some(cluster)) = (drill.is_to_recorded_moment(), clusters.first()) {
+        let moment = context.recorded_moment(cluster.base(), &repository).await?;
+        target = moment.target();
+        recorded.extend(moment.checks());
+    }
     let build = context.build();
     let mut drills = Vec::with_capacity(clusters.len());
     for cluster in drill.clusters() {
-        drills.push(drill.drill(cluster, target.clone(), settings, &build).map_err(Failure::input)?);
+        let made = drill.drill(cluster, target.clone(), settings, &build).map_err(Failure::input)?;
+        drills.push(recorded.drain(..).fold(made, Drill::check));
     }
     context.record("drill", &repository);
     let rehearsed = rehearse(clusters, drills, &target, context).await?;

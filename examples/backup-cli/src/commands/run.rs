@@ -323,6 +323,13 @@ async fn between(
         ..BackupOptions::default()
     };
     let report = snapshot::take(context, &repository, source, &options, component.kind == "files").await?;
+    #[cfg(feature = "postgres")]
+    if component.kind == "postgres"
+        && let Err(failure) = context.record_moment(&job.source, component, &repository).await
+    {
+        // The backup is good without.
+        warnings.push(format!("nothing was recorded for drills: {}", failure.message));
+    }
     let settled = context.settle(&location, report.snapshot).await?;
     warnings.extend(settled.iter().flat_map(|settled| settled.problems()));
     Ok((report, settled))

@@ -1,18 +1,26 @@
 //! The servers that a configuration names, and how well their logs are archived.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backup_core::config::{BuildContext, Component, Settings};
 use backup_core::report::{HealthReport, HealthStatus};
-use backup_core::repository::Repository;
+use backup_core::repository::{Done, Repository};
+use backup_sources::postgres::drill::RecordedMoment;
 use backup_sources::postgres::health::{Expected, ServerState, judge_drills, judge_log};
 use backup_sources::postgres::physical::ArchivedSegments;
+use backup_sources::postgres::recovery::BaseBackup;
 use backup_sources::postgres::{Connect, PostgresSettings};
 
 use super::{InArchive, Places};
-use crate::context::{Context, Location};
+use crate::context::{Context, Location, host};
 use crate::exit::{Failure, Outcome};
+use crate::output::PROGRAM;
+
+/// How long a recording waits for those who write.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+/// Recorded moments that are read to find the newest that fits.
+const MOMENTS_READ_MAX: usize = 100;
 
 /// A server, and what is known of it beside.
 #[derive(Debug)]
@@ -81,6 +89,55 @@ impl Context {
         }
         let archive = self.wal_archive_at(location, Places::Required, None).await?.archive;
         Ok(build.lending::<Arc<dyn ArchivedSegments>>(InArchive::new(archive, self.job())))
+    }
+
+    /// Records what tables have after a backup, where the configuration says so: as evidence of the kind `moment`, for drills.
+    pub async fn record_moment(
+        &self,
+        name: &str,
+        component: &Component,
+        repository: &Repository,
+    ) -> Outcome<()> {
+        let (_, parsed) = self.postgres_settings(name, component)?;
+        if parsed.recorded_tables().is_empty() {
+            return Ok(());
+        }
+        let (began, started) = (self.job().now(), Instant::now());
+        let server = self.configured_server(name, component).await?;
+        let moment = RecordedMoment::take(&server.connect, parsed.recorded_tables(), LOCK_PATIENCE).await?;
+        let done = Done {
+            kind: "moment",
+            time: began,
+            seconds: started.elapsed().as_secs_f64(),
+            host: &host(),
+            program: PROGRAM,
+            passed: true,
+            verified: None,
+            report: &moment,
+        };
+        repository.record(&done, &self.job()).await?;
+        Ok(())
+    }
+
+    /// The newest recorded moment of a cluster that a base backup leads to.
+    pub async fn recorded_moment(
+        &self,
+        base: &BaseBackup,
+        repository: &Repository,
+    ) -> Outcome<RecordedMoment> {
+        let found = repository.evidence(Some("moment"), MOMENTS_READ_MAX, &self.job()).await?;
+        let moments = found
+            .into_iter()
+            .filter_map(|evidence| serde_json::from_str::<RecordedMoment>(&evidence.document.report).ok());
+        let mut fitting = moments.filter(|moment| {
+            moment.system_identifier == base.system_identifier && moment.lsn >= base.stop_lsn
+        });
+        fitting.next().ok_or_else(|| {
+            Failure::nothing(format!(
+                "nothing was recorded after the backup {}: name tables in `record` of its source, and run its job",
+                base.id
+            ))
+        })
     }
 
     /// The servers whose backups and log go to the repository of this name.

@@ -64,6 +64,11 @@ impl Chosen {
         Ok(Self { base, repository: repository.clone(), snapshot, inventory })
     }
 
+    /// The backup.
+    pub(super) fn base(&self) -> &BaseBackup {
+        &self.base
+    }
+
     /// What a drill recovers from.
     pub(super) fn source(self, restore_command: String) -> Outcome<StoredCluster> {
         Ok(StoredCluster::new(self.repository, self.snapshot, self.inventory, restore_command)?)
