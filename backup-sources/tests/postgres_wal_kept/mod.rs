@@ -98,6 +98,11 @@ impl Running {
         assert!(error.is_cancelled(), "{error}");
     }
 
+    /// Waits until it ends by itself.
+    pub async fn ended(self) -> Result<ReceiveStatus> {
+        self.task.await.unwrap()
+    }
+
     /// Drops its future wherever it is.
     pub async fn abort(self) {
         self.task.abort();

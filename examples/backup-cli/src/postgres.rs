@@ -210,7 +210,13 @@ impl Looking {
             _ => bases.iter().rev().find(|(base, _)| can_lead(base, target)).map(|(base, _)| base.start_lsn),
         };
         let look = if self.unread_log { LogLook::Outlines } else { LogLook::Contents };
-        Ok(opened.archive.inventory(from.unwrap_or(newest.start_lsn), look, &context.job()).await?)
+        // A transaction may end in a base backup's last segment, before or after the backup does.
+        let closely: Vec<SegmentName> = match target.stop {
+            StopAt::Xid(_) => bases.iter().map(|(base, _)| base.last_segment()).collect(),
+            _ => Vec::new(),
+        };
+        let (from, job) = (from.unwrap_or(newest.start_lsn), context.job());
+        Ok(opened.archive.inventory_with_ends(from, look, &closely, &job).await?)
     }
 }
 

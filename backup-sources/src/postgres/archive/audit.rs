@@ -60,7 +60,7 @@ pub struct TimelineAudit {
     pub bytes_stored: u64,
     /// Segments that are missing, or there in part though the log goes on.
     pub gaps: Vec<Gap>,
-    /// From where on something was lost, as a receiver recorded it.
+    /// From where on something was lost, as a receiver recorded it. What another way into the archive has brought since is not lost.
     pub lost: Vec<Lsn>,
 }
 
@@ -215,6 +215,13 @@ fn of_timeline(
         }
         gap(expected, end);
     }
+    let is_lost = |lsn: &Lsn| {
+        let Some(size) = size else { return true };
+        let number = size.number_of(*lsn);
+        let is_whole = there.segments.get(&SegmentName::numbered(timeline, number, size));
+        !is_whole.is_some_and(|listed| listed.is_whole)
+            || gaps.iter().any(|gap| gap.last.number(size) >= number)
+    };
     TimelineAudit {
         timeline,
         begin: None,
@@ -225,7 +232,7 @@ fn of_timeline(
         last,
         segments: there.segments.values().filter(|listed| listed.is_whole).count() as u64,
         bytes_stored: there.segments.values().map(|listed| listed.bytes_stored).sum(),
+        lost: there.gaps.iter().copied().filter(is_lost).collect(),
         gaps,
-        lost: there.gaps.iter().copied().collect(),
     }
 }

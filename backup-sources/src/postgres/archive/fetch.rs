@@ -204,8 +204,7 @@ impl WalArchive {
                 "{segment} is none of a cluster whose segments have {bytes} bytes"
             )));
         }
-        let gaps = view.timelines.get(&timeline).map(|there| &there.gaps);
-        if let Some(gap) = gaps.and_then(|gaps| gaps.iter().find(|gap| **gap < segment.end(size))) {
+        if let Some(gap) = view.lost_at_the_end(timeline, size).filter(|gap| *gap < segment.end(size)) {
             return missing(format!("what follows {gap} was lost, and recorded so"));
         }
         for (child, history) in self.histories(lineage, view, job).await? {

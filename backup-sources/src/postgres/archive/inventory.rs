@@ -32,6 +32,22 @@ impl WalArchive {
     ///
     /// Those of the places. Damage is none: it is in what is returned. Cancellation: nothing is changed.
     pub async fn inventory(&self, from: Lsn, look: LogLook, job: &JobContext) -> Result<LogInventory> {
+        self.inventory_with_ends(from, look, &[], job).await
+    }
+
+    /// The same with [where transactions end](SegmentFacts::ended_at) in the segments `closely`, where their contents are looked at: for
+    /// a recovery to a transaction, the [last segments](crate::postgres::recovery::BaseBackup::last_segment) of the base backups.
+    ///
+    /// # Errors
+    ///
+    /// As [`inventory`](Self::inventory).
+    pub async fn inventory_with_ends(
+        &self,
+        from: Lsn,
+        look: LogLook,
+        closely: &[SegmentName],
+        job: &JobContext,
+    ) -> Result<LogInventory> {
         let mut inventory = LogInventory::default();
         let Some(lineage) = self.system_identifier(job).await? else { return Ok(inventory) };
         let view = self.view(lineage, job).await?;
@@ -55,7 +71,8 @@ impl WalArchive {
             let segment = if name.end(size) <= from {
                 if is_whole { LogSegment::whole() } else { LogSegment::beginning(0) }
             } else {
-                self.look_into(lineage, name, size, look, job).await?
+                let ends = closely.contains(&name);
+                self.look_into((lineage, name, size), look, ends, job).await?
             };
             Ok::<_, Error>((name, segment))
         });
@@ -118,15 +135,14 @@ impl WalArchive {
 
     async fn look_into(
         &self,
-        lineage: u64,
-        name: SegmentName,
-        size: SegmentSize,
+        (lineage, name, size): (u64, SegmentName, SegmentSize),
         look: LogLook,
+        ends: bool,
         job: &JobContext,
     ) -> Result<LogSegment> {
         let looked = match look {
             LogLook::Outlines => self.outlined(lineage, name, job).await,
-            LogLook::Contents => self.read_through(lineage, name, size, job).await,
+            LogLook::Contents => self.read_through((lineage, name, size), ends, job).await,
         };
         match looked {
             Err(error) if error.is_corruption() => Ok(LogSegment::damaged(error.to_string())),
@@ -169,9 +185,8 @@ impl WalArchive {
 
     async fn read_through(
         &self,
-        lineage: u64,
-        name: SegmentName,
-        size: SegmentSize,
+        (lineage, name, size): (u64, SegmentName, SegmentSize),
+        ends: bool,
         job: &JobContext,
     ) -> Result<LogSegment> {
         let Some(content) = self.read(&log_name(lineage, WalFile::Segment(name)), job).await? else {
@@ -190,7 +205,11 @@ impl WalArchive {
             }
             let segment =
                 if is_whole { LogSegment::whole() } else { LogSegment::beginning(bytes.len() as u64) };
-            Ok(segment.with_facts(SegmentFacts::from(&Summary::of_segment(&bytes, name, size))))
+            let mut facts = SegmentFacts::from(&Summary::of_segment(&bytes, name, size));
+            if ends {
+                facts.ended_at = Summary::ends_in(&bytes, name, size);
+            }
+            Ok(segment.with_facts(facts))
         });
         reading.await.map_err(|e| Error::internal("a segment could not be read").with_source(e))?
     }

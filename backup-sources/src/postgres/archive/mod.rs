@@ -21,7 +21,7 @@ use super::wal::{self, LongHeader, SegmentSize, Summary, WalFile, check_partial,
 pub use audit::{Gap, TimelineAudit, WalAudit, server_end};
 pub use fetch::Fetched;
 pub use inventory::LogLook;
-pub use push::{PushOptions, PushReport, push, queue_length};
+pub use push::{NotPushed, PushOptions, PushReport, push, queue_length};
 pub use spool::Spool;
 
 /// What the objects of a log say of their source.

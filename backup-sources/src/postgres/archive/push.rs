@@ -54,14 +54,26 @@ pub struct PushReport {
     pub outcome: Archived,
     /// Files that were archived beside it.
     pub others: Vec<String>,
-    /// Files that were ready and could not be archived now: the server asks for them again.
-    pub failed: Vec<String>,
+    /// Files that were ready and could not be archived now: the server asks for them again, and is told then.
+    pub failed: Vec<NotPushed>,
     /// Files that are ready still.
     pub left: u64,
 }
 
+/// A file that could not be archived beside the one that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotPushed {
+    /// Its name.
+    pub file: String,
+    /// Why.
+    pub why: String,
+}
+
 /// Archives the file `name` of the directory `pg_wal`, and with it what else the server has ready: with many segments waiting, requests are
 /// shared and objects stored side by side. It returns only once the file that was asked for is durable in every place.
+///
+/// What is archived beside it never keeps it from being acknowledged: where one of several files fails, each is archived by itself, that which
+/// was asked for first.
 ///
 /// What was archived beside it is marked as the server itself would do it: `archive_status/X.ready` becomes `X.done`. There are no other marks, and
 /// these are in no backup, so that none is left to lie after a restore. A server that finds `X.done` does not ask for X; one that asks
@@ -99,25 +111,60 @@ pub async fn push(
     for (other, content) in others.read {
         match archive.check(other, &content) {
             Ok(_) => all.push((other, content)),
-            Err(error) => {
-                tracing::warn!(file = %other, %error, "is ready and cannot be archived");
-                failed.push(other.to_string());
-            }
+            Err(error) => failed.push(not_pushed(other, &error)),
         }
     }
-    let mut archived = archive.put_all(&all, system, job).await;
-    if archived.as_ref().is_err_and(|error| !error.is_cancelled()) && all.len() > 1 {
-        // One that fails must not keep from being archived what was asked for.
-        failed.extend(all.drain(1..).map(|(file, _)| file.to_string()));
-        archived = archive.put_all(&all, system, job).await;
-    }
-    let archived = archived?;
-    let outcome = archived.first().copied().unwrap_or(Archived::Stored);
-    let done: Vec<WalFile> = all.iter().skip(1).map(|(file, _)| *file).collect();
+    let (outcome, done) = match archive.put_all(&all, system, job).await {
+        Ok(outcomes) => {
+            let done: Vec<WalFile> = all.iter().skip(1).map(|(file, _)| *file).collect();
+            (outcomes.first().copied().unwrap_or(Archived::Stored), done)
+        }
+        Err(error) if error.is_cancelled() || all.len() == 1 => return Err(error),
+        Err(_) => one_by_one(archive, &all, system, &mut failed, job).await?,
+    };
     let marked = done.clone();
     blocking(move || mark_done(&directory, &marked)).await?;
     let left = others.waiting.saturating_sub(done.len() as u64);
     Ok(PushReport { outcome, others: done.iter().map(WalFile::to_string).collect(), failed, left })
+}
+
+/// Archives the first of these files, and then the others: those that are durable, and those that are not.
+async fn one_by_one(
+    archive: &WalArchive,
+    all: &[(WalFile, Bytes)],
+    system: Option<u64>,
+    failed: &mut Vec<NotPushed>,
+    job: &JobContext,
+) -> Result<(Archived, Vec<WalFile>)> {
+    let (mut outcome, mut done) = (None, Vec::new());
+    let mut broken = None;
+    for (file, content) in all {
+        let put = match &broken {
+            None => archive.put(*file, content.clone(), system, job).await,
+            Some(message) => Err(Error::new(ErrorKind::Transient, String::clone(message))),
+        };
+        match put {
+            Ok(archived) if outcome.is_none() => outcome = Some(archived),
+            Ok(_) => done.push(*file),
+            Err(error) if outcome.is_none() => return Err(error),
+            // It is not about this file: the next would not fare better, and the server waits.
+            Err(error) if !is_of_the_file(&error) => {
+                failed.push(not_pushed(*file, &error));
+                broken.get_or_insert_with(|| error.to_string());
+            }
+            Err(error) => failed.push(not_pushed(*file, &error)),
+        }
+    }
+    Ok((outcome.unwrap_or(Archived::Stored), done))
+}
+
+fn is_of_the_file(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::Corruption | ErrorKind::InvalidInput)
+}
+
+fn not_pushed(file: WalFile, error: &Error) -> NotPushed {
+    tracing::warn!(%file, %error, "is ready and cannot be archived");
+    NotPushed { file: file.to_string(), why: error.to_string() }
 }
 
 /// Files that a server has ready for its archive: how far archiving is behind.

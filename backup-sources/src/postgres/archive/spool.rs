@@ -5,14 +5,19 @@ use std::io::{ErrorKind as IoErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use backup_core::{Error, JobContext, Result};
+use backup_core::{Error, JobContext, Repository, Result};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use rustix::process::Pid;
 use sha2::{Digest, Sha256};
 
 use super::{Fetched, WalArchive};
 use crate::postgres::wal::{SegmentName, SegmentSize, WalFile, check_segment};
 
+/// Ends the name of a file that is being written.
+const PART: &str = ".part";
+/// Most names of a directory that are looked at for what was left there.
+const NAMES_MAX: usize = 100_000;
 /// Digits of a content's hash that its name in a spool has.
 const HASH_DIGITS: usize = 32;
 /// Segments that a spool keeps at most; older ones are removed.
@@ -21,8 +26,9 @@ const KEPT_MAX: usize = 256;
 /// A directory in which segments stand that a recovering server will ask for next: they are fetched side by side, where the server asks
 /// for one after the other.
 ///
-/// Only whole segments come there, and what is taken from there is what was put there: its name has its hash. The directory may be emptied
-/// whenever nobody fetches.
+/// Only whole segments come there, and what is taken from there is what was put there: its name has its hash. Each cluster of each repository
+/// has a directory of its own, as branches of one cluster in two repositories can have segments of the same name. The directory may be
+/// emptied whenever nobody fetches.
 #[derive(Debug, Clone)]
 pub struct Spool {
     directory: Option<PathBuf>,
@@ -40,7 +46,7 @@ impl Spool {
         Self { directory: Some(directory.into()), ahead: ahead.min(64) }
     }
 
-    /// Gets a file of the log and writes it to `destination`, whole or not at all.
+    /// Gets a file of the log and writes it to `destination`, whole or not at all. What a call that was killed has left beside it is removed.
     ///
     /// # Errors
     ///
@@ -58,8 +64,11 @@ impl Spool {
             _ => None,
         };
         let lineage = archive.system_identifier(job).await?;
-        let directory = self.directory.as_ref().zip(lineage);
-        let directory = directory.map(|(directory, lineage)| directory.join(lineage.to_string()));
+        let repository = archive.places().first().map(Repository::id);
+        let directory = self.directory.as_ref().zip(lineage).zip(repository);
+        let directory = directory.map(|((directory, lineage), repository)| {
+            directory.join(repository.to_string()).join(lineage.to_string())
+        });
         let spooled = match (&directory, segment, lineage) {
             (Some(directory), Some(segment), Some(lineage)) => {
                 take(directory.clone(), segment, lineage).await
@@ -77,7 +86,11 @@ impl Spool {
             }
         };
         let (writing, destination) = (content.clone(), destination.to_owned());
-        blocking(move || write(&destination, &writing)).await?;
+        blocking(move || {
+            sweep(&destination);
+            write(&destination, &writing)
+        })
+        .await?;
         Ok(Fetched::Found(content))
     }
 
@@ -155,10 +168,31 @@ async fn put(directory: PathBuf, segment: SegmentName, content: Bytes) -> Result
     .await
 }
 
-/// Writes a file under another name first.
+/// Removes what processes have left that were killed while they wrote a file. What cannot be seen stays.
+fn sweep(path: &Path) {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+    else {
+        return;
+    };
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten().take(NAMES_MAX) {
+        let found = entry.file_name();
+        let rest = found.to_str().and_then(|found| found.strip_prefix(name)?.strip_prefix('.'));
+        let writer = rest.and_then(|rest| rest.strip_suffix(PART)?.parse().ok());
+        if writer.and_then(Pid::from_raw).is_some_and(is_gone) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn is_gone(writer: Pid) -> bool {
+    rustix::process::test_kill_process(writer).is_err_and(|error| error == rustix::io::Errno::SRCH)
+}
+
+/// Writes a file under another name first, which says who writes it.
 fn write(path: &Path, content: &[u8]) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
+    name.push(format!(".{}{PART}", std::process::id()));
     let part = path.with_file_name(name);
     let written = (|| {
         match fs::remove_file(&part) {

@@ -284,9 +284,9 @@ async fn segments_longer_than_an_object_go_in_and_come_out() {
 }
 
 #[tokio::test]
-async fn what_was_lost_is_recorded_and_not_crossed() {
+async fn trap_28_what_was_lost_is_recorded_and_not_crossed() {
     let archive = archive().await;
-    let all = segments(1);
+    let all = segments(4);
     put(&archive, &all[0]).await.unwrap();
     let gap = Lsn::new(4 * MIB + 5);
     for reason in ["the slot lost it", "in other words"] {
@@ -294,6 +294,19 @@ async fn what_was_lost_is_recorded_and_not_crossed() {
     }
     assert!(missing(&archive, &all[0].0.next(size()).unwrap().to_string()).await.contains("was lost"));
     assert_eq!(archive.audit(None, &job()).await.unwrap().timelines[0].lost, [gap]);
+    // What comes after it ends the log in its turn; the gap stays one.
+    put(&archive, &all[2]).await.unwrap();
+    put(&archive, &all[3]).await.unwrap();
+    let beyond = all[3].0.next(size()).unwrap().to_string();
+    assert_eq!(get(&archive, &beyond).await.unwrap(), Fetched::NeverArchived);
+    missing(&archive, &all[1].0.to_string()).await;
+    let audit = archive.audit(None, &job()).await.unwrap();
+    assert_eq!((audit.timelines[0].lost.clone(), audit.is_sound()), (vec![gap], false));
+    // The other way into the archive may bring it after all.
+    put(&archive, &all[1]).await.unwrap();
+    let audit = archive.audit(None, &job()).await.unwrap();
+    assert!(audit.is_sound() && audit.timelines[0].lost.is_empty(), "{audit:?}");
+    assert_eq!(get(&archive, &beyond).await.unwrap(), Fetched::NeverArchived);
 }
 
 /// A directory like a server's, with these segments ready.
@@ -359,8 +372,15 @@ async fn trap_23_what_fails_beside_the_file_does_not_stop_it_and_is_not_marked()
     let name = all[0].0.to_string();
     let report = push(&archive, &pg_wal, &name, PushOptions::default(), &job()).await.unwrap();
     assert_eq!(get(&archive, &name).await.unwrap(), Fetched::Found(all[0].1.clone()));
-    assert!(report.failed.contains(&all[1].0.to_string()) && report.failed.contains(&all[2].0.to_string()));
-    assert!(status(&data).iter().all(|name| name.ends_with(".ready")), "{:?}", status(&data));
+    let failed: Vec<_> = report.failed.iter().map(|failed| failed.file.clone()).collect();
+    assert_eq!(failed, [all[1].0.to_string(), all[2].0.to_string()]);
+    assert!(report.failed[1].why.contains("other content"), "{report:?}");
+    // The rest of the batch is archived, and marked; what was asked for is the server's to mark.
+    assert_eq!(report.others, [all[3].0.to_string()]);
+    assert_eq!(get(&archive, &all[3].0.to_string()).await.unwrap(), Fetched::Found(all[3].1.clone()));
+    let mut marks: Vec<_> = [0, 1, 2].iter().map(|index| format!("{}.ready", all[*index].0)).collect();
+    marks.push(format!("{}.done", all[3].0));
+    assert_eq!(status(&data), marks);
     assert!(push(&archive, &pg_wal, &all[1].0.to_string(), PushOptions::default(), &job()).await.is_err());
     assert!(push(&archive, &pg_wal, "../x", PushOptions::default(), &job()).await.is_err());
     fs::write(data.path().join("global/pg_control"), 5_u64.to_le_bytes()).unwrap();
@@ -389,3 +409,30 @@ async fn trap_23_when_a_place_fails_nothing_is_marked() {
         }
     }
 }
+
+#[tokio::test]
+async fn trap_23_of_a_batch_into_a_store_that_fails_now_and_then_only_what_is_durable_is_marked() {
+    let sink = Arc::new(FailingSink::new(MemorySink::new(), []));
+    let archive = WalArchive::new(vec![repository_on(sink.clone()).await]).unwrap();
+    let all = segments(5);
+    for strike in 1..12 {
+        let data = server(&all);
+        let pg_wal = data.path().join("pg_wal");
+        sink.set_faults([Fault::at(strike).of(Operation::Put), Fault::at(strike + 2).of(Operation::Put)]);
+        let pushed = push(&archive, &pg_wal, &all[0].0.to_string(), PushOptions::default(), &job()).await;
+        sink.set_faults([]);
+        let marked: Vec<_> = status(&data).into_iter().filter(|name| name.ends_with(".done")).collect();
+        let Ok(report) = pushed else {
+            assert_eq!(marked, Vec::<String>::new());
+            continue;
+        };
+        assert_eq!(report.others.len() + report.failed.len(), 4, "{report:?}");
+        assert_eq!(marked, report.others.iter().map(|name| format!("{name}.done")).collect::<Vec<_>>());
+        for name in report.others.iter().chain([&all[0].0.to_string()]) {
+            assert!(matches!(get(&archive, name).await.unwrap(), Fetched::Found(_)), "{name}");
+        }
+    }
+}
+
+mod looks;
+mod spool;

@@ -112,6 +112,17 @@ impl View {
         self.timelines.get(&timeline)?.segments.keys().next().copied()
     }
 
+    /// From where on something was lost with which a timeline ends here: what was archived after it ends the log elsewhere.
+    pub(super) fn lost_at_the_end(&self, timeline: Timeline, size: SegmentSize) -> Option<Lsn> {
+        let there = self.timelines.get(&timeline)?;
+        let last =
+            there.segments.iter().next_back().map(|(name, listed)| (name.number(size), listed.is_whole));
+        there.gaps.iter().copied().find(|gap| {
+            let number = size.number_of(*gap);
+            last.is_none_or(|(last, is_whole)| number > last || (number == last && !is_whole))
+        })
+    }
+
     /// The last segment of the youngest timeline of a history that has any.
     fn furthest(&self, history: &TimelineHistory) -> Option<SegmentName> {
         let ancestors = history.ancestors().iter().rev().map(|ancestor| ancestor.timeline);
@@ -131,7 +142,7 @@ impl View {
             false => Frontier::In(last),
         };
         // Only what follows something that is there can be missing.
-        let oldest = last.number(size).saturating_sub(LOOK_BACK);
+        let oldest = last.number(size).saturating_sub(LOOK_BACK).max(self.after_loss(history, last, size));
         let path = |number| SegmentName::numbered(history.timeline_of_segment(number, size), number, size);
         let known = (oldest..last.number(size)).find(|number| self.is_whole(path(*number)));
         let missing = known
@@ -141,6 +152,15 @@ impl View {
             false => Frontier::At(segment.timeline(), segment.start(size)),
         });
         Some((frontier, furthest))
+    }
+
+    /// The number of the segment after the last that is known to be lost, in front of others: nobody asks for it again.
+    fn after_loss(&self, history: &TimelineHistory, last: SegmentName, size: SegmentSize) -> u64 {
+        let ancestors = history.ancestors().iter().map(|ancestor| ancestor.timeline);
+        let there =
+            ancestors.chain([history.timeline()]).filter_map(|timeline| self.timelines.get(&timeline));
+        let lost = there.flat_map(|there| &there.gaps).map(|gap| size.number_of(*gap));
+        lost.filter(|lost| *lost < last.number(size)).max().map_or(0, |lost| lost.saturating_add(1))
     }
 
     fn has_pieces(&self, segment: SegmentName) -> bool {

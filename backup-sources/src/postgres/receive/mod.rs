@@ -1,5 +1,6 @@
 //! Receiving a server's log as it is written, so that a disaster costs seconds of it and not segments.
 
+mod keeping;
 mod session;
 mod slot;
 mod start;
@@ -98,7 +99,7 @@ pub struct ReceiveOptions {
     pub flush_bytes: usize,
     /// How often the server is told how far all is, and asked for the slot's state.
     pub status_interval: Duration,
-    /// For how long the server may be silent.
+    /// For how long the server may be silent, and for how long the store may take nothing: then the connection is closed until it does.
     pub silence_max: Duration,
     /// Go on after a loss, which is recorded. Recoveries cross no gap: take a full backup after it.
     pub accept_gap: bool,
@@ -174,8 +175,11 @@ pub struct ReceiveStatus {
 ///
 /// In memory there are at most four segments that are being stored, and the one that is being received.
 ///
-/// Each slot is for one receiver. A slot that is about to lose what it keeps (`unreserved`) is an [`Event::Alert`]; one that has
-/// lost it is an error that says so, after the gap was recorded.
+/// Each slot is for one receiver. A slot that is about to lose what it keeps (`unreserved`) is an [`Event::Alert`], also while the store
+/// stands still; so is one whose state cannot be seen. One that has lost it is an error that says so, after the gap was recorded.
+///
+/// While the store takes nothing for [`silence_max`](ReceiveOptions::silence_max), or the slot is in danger meanwhile, the connection is
+/// closed until all that came is stored: `max_slot_wal_keep_size` cannot take hold while a server is sending to somebody who does not read.
 #[derive(Debug)]
 pub struct Receiver {
     connect: Connect,

@@ -9,7 +9,7 @@ use futures_util::stream::FuturesOrdered;
 use tokio::time::{Instant, sleep_until};
 
 use super::tail::{Part, Tail};
-use super::{Position, Receiver, SlotState, Standing, WalStatus, start};
+use super::{Receiver, WalStatus, start};
 use crate::postgres::replication::{EndOfTimeline, ReplicationClient, ReplicationStream, StreamEvent};
 use crate::postgres::wal::{SegmentName, SegmentSize, TimelineHistory};
 use crate::postgres::{Lsn, Timeline};
@@ -22,7 +22,6 @@ const PUTS_MAX: usize = 4;
 const REMOVED: [&str; 2] = ["SQLSTATE 58P01", "has already been removed"];
 
 type Stored<'a> = Pin<Box<dyn Future<Output = Result<Done>> + Send + 'a>>;
-type SlotCheck<'a> = Pin<Box<dyn Future<Output = Result<Option<SlotState>>> + Send + 'a>>;
 
 /// A part that is durable.
 #[derive(Debug)]
@@ -34,23 +33,25 @@ struct Done {
 
 #[derive(Debug)]
 pub(super) struct Session<'a> {
-    receiver: &'a Receiver,
-    job: &'a JobContext,
+    pub(super) receiver: &'a Receiver,
+    pub(super) job: &'a JobContext,
     /// Up to where all is durable.
-    flushed: Lsn,
-    /// Whether it was said already that the slot is about to lose something.
-    alerted: bool,
+    pub(super) flushed: Lsn,
+    /// What the slot was last.
+    pub(super) slot_was: Option<WalStatus>,
+    /// Whether it was said already that the slot cannot be seen.
+    pub(super) blind: bool,
 }
 
 /// Why a stream ended.
 enum Ended {
-    Timeline,
+    Timeline(Box<ReplicationStream>),
     Until,
 }
 
 impl<'a> Session<'a> {
     pub(super) fn new(receiver: &'a Receiver, job: &'a JobContext) -> Self {
-        Self { receiver, job, flushed: Lsn::INVALID, alerted: false }
+        Self { receiver, job, flushed: Lsn::INVALID, slot_was: None, blind: false }
     }
 
     pub(super) async fn run(&mut self) -> Result<()> {
@@ -75,13 +76,10 @@ impl<'a> Session<'a> {
             let stored = standing.map_or(at.start(size), |standing| standing.frontier.lsn);
             let slot = self.receiver.options.slot.as_deref();
             let streamed = match client.start(slot, at.timeline(), at.start(size)).await {
-                Ok(mut stream) => {
-                    let ended = self.stream(&mut stream, at, size, stored).await;
-                    ended.map(|ended| (ended, stream))
-                }
+                Ok(stream) => self.stream(stream, at, size, stored).await,
                 Err(error) => Err(error),
             };
-            let (ended, stream) = match streamed {
+            let ended = match streamed {
                 Ok(ended) => ended,
                 Err(error) if REMOVED.iter().any(|said| error.message().contains(said)) => {
                     self.removed(standing, at, size, &error).await?;
@@ -99,7 +97,7 @@ impl<'a> Session<'a> {
             };
             match ended {
                 Ended::Until => return Ok(()),
-                Ended::Timeline => {
+                Ended::Timeline(stream) => {
                     let EndOfTimeline { client: next_client, next, switched_at } = stream.finish().await?;
                     client = next_client;
                     let content = client.timeline_history(next).await?;
@@ -115,122 +113,23 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Looks after the slot; returns from where on the server keeps its log for it.
-    async fn slot(
-        &mut self,
-        client: &mut ReplicationClient,
-        history: &TimelineHistory,
-        standing: Option<Standing>,
-    ) -> Result<Option<Lsn>> {
-        let Some(slot) = &self.receiver.options.slot else { return Ok(None) };
-        let mut state = match self.ask_for_slot().await {
-            Ok(state) => state,
-            // A user who may replicate only is let in to no database: then the server's answers to the replication have to do.
-            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NotFound) => {
-                tracing::warn!(%error, "the state of the replication slot cannot be seen");
-                if self.receiver.options.create_slot
-                    && let Err(error) = client.create_slot(slot).await
-                    && error.kind() != ErrorKind::AlreadyExists
-                {
-                    return Err(error);
-                }
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
-        if let Some(known) = &state {
-            self.watch_slot(known);
-            if known.wal_status == WalStatus::Lost {
-                let from = standing.map(|standing| standing.frontier);
-                let from = from.unwrap_or(Position { timeline: history.timeline(), lsn: Lsn::INVALID });
-                let why = format!("the server has removed what the replication slot `{slot}` was to keep");
-                self.record(from, &why).await?;
-                if !self.receiver.options.accept_gap {
-                    return Err(self.receiver.lost(from, &why));
-                }
-                client.drop_slot(slot).await?;
-                state = None;
-            }
-        }
-        if state.is_none() {
-            if !self.receiver.options.create_slot {
-                let message = format!(
-                    "there is no replication slot `{slot}`: create it, or say that it is to be created"
-                );
-                return Err(Error::new(ErrorKind::InvalidInput, message));
-            }
-            client.create_slot(slot).await?;
-            state = self.ask_for_slot().await?;
-        }
-        Ok(state.and_then(|state| state.restart_lsn))
-    }
-
-    async fn ask_for_slot(&self) -> Result<Option<SlotState>> {
-        let Some(slot) = &self.receiver.options.slot else { return Ok(None) };
-        let client = self.receiver.connect.connect_sql().await?;
-        let asking = SlotState::of(&client, slot);
-        tokio::time::timeout(self.receiver.options.silence_max, asking).await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Transient, "the server does not say how a slot is"))
-        })
-    }
-
-    /// Says what must be seen to, once.
-    fn watch_slot(&mut self, state: &SlotState) {
-        self.receiver.status.send_modify(|status| status.slot = Some(state.wal_status));
-        let endangered = matches!(state.wal_status, WalStatus::Unreserved | WalStatus::Lost);
-        if endangered && !self.alerted {
-            let slot = self.receiver.options.slot.as_deref().unwrap_or_default();
-            let message = match state.wal_status {
-                WalStatus::Lost => format!("the replication slot `{slot}` has lost a part of the log"),
-                _ => format!(
-                    "the replication slot `{slot}` is about to lose a part of the log (unreserved): the archive is too slow, or \
-                     max_slot_wal_keep_size too small"
-                ),
-            };
-            self.receiver.alert(message, self.job);
-        }
-        self.alerted = endangered;
-    }
-
-    /// Records that the log from here on cannot be had.
-    async fn record(&self, from: Position, why: &str) -> Result<()> {
-        self.receiver.alert(format!("the log from {} on is lost: {why}", from.lsn), self.job);
-        if !from.lsn.is_valid() {
-            return Ok(());
-        }
-        self.receiver.log.put_gap(from.timeline, from.lsn, why, self.job).await
-    }
-
-    /// The server does not have what comes next: an error unless that is accepted.
-    async fn removed(
-        &self,
-        standing: Option<Standing>,
-        at: SegmentName,
-        size: SegmentSize,
-        error: &Error,
-    ) -> Result<()> {
-        let from = Position { timeline: at.timeline(), lsn: self.flushed.max(at.start(size)) };
-        let further = standing.is_some_and(|standing| standing.furthest.lsn > standing.frontier.lsn);
-        let why = match further {
-            true => "it is missing between what is archived, and the server has removed it",
-            false => error.message(),
-        };
-        self.record(from, why).await?;
-        if self.receiver.options.accept_gap { Ok(()) } else { Err(self.receiver.lost(from, why)) }
-    }
-
     /// Receives until the timeline ends. All that came is durable then.
+    ///
+    /// A store that stands still is not waited for with the connection: a server cannot end a connection over which it is sending
+    /// what nobody reads, and its checkpoints would wait for that, for ever.
     async fn stream(
         &mut self,
-        stream: &mut ReplicationStream,
+        stream: ReplicationStream,
         at: SegmentName,
         size: SegmentSize,
         stored: Lsn,
     ) -> Result<Ended> {
         let (receiver, options) = (self.receiver, &self.receiver.options);
+        let mut open = Some(stream);
         let mut tail = Tail::new(at, size, stored);
         let mut storing: FuturesOrdered<Stored<'a>> = FuturesOrdered::new();
         let (mut heard, mut told) = (Instant::now(), Instant::now());
+        let mut full_since = None;
         let mut checking = self.slot_check();
         let timeline = at.timeline();
         receiver.status.send_modify(|status| {
@@ -238,12 +137,13 @@ impl<'a> Session<'a> {
             status.flushed = status.flushed.max(self.flushed);
         });
         // The server says then how far it is.
-        stream.status(tail.end(), self.flushed, true).await?;
+        tell(&mut open, tail.end(), self.flushed, true).await?;
         let mut ended = false;
         let mut left = Bytes::new();
         loop {
             if ended && storing.is_empty() && tail.waiting() == 0 {
-                return Ok(Ended::Timeline);
+                let stream = open.ok_or_else(|| Error::internal("a timeline ended without a connection"))?;
+                return Ok(Ended::Timeline(Box::new(stream)));
             }
             if options.until.is_some_and(|until| self.flushed >= until) {
                 // What comes after it may be stored already: broken off, what is before that would look like a gap.
@@ -252,7 +152,10 @@ impl<'a> Session<'a> {
                 }
                 return Ok(Ended::Until);
             }
-            let has_room = storing.len() < PUTS_MAX;
+            if open.is_none() && storing.is_empty() {
+                return Err(Error::new(ErrorKind::Transient, "the archive takes the log again"));
+            }
+            let has_room = open.is_some() && storing.len() < PUTS_MAX;
             if has_room && !left.is_empty() {
                 let (part, rest) = tail.take(std::mem::take(&mut left), Instant::now());
                 left = rest;
@@ -267,8 +170,11 @@ impl<'a> Session<'a> {
                 storing.push_back(self.store(part));
                 continue;
             }
+            let is_held_up = !has_room && open.is_some() && !ended;
+            full_since = if is_held_up { full_since.or_else(|| Some(Instant::now())) } else { None };
             let flush_at = tail.waiting_since().map(|since| since + options.flush_interval);
             let status_at = told + options.status_interval;
+            let let_go_at = full_since.map(|since| since + options.silence_max);
             tokio::select! {
                 biased;
                 Some(done) = storing.next() => {
@@ -276,30 +182,32 @@ impl<'a> Session<'a> {
                     self.flushed = self.flushed.max(end);
                     self.count(is_whole, waiting_since);
                     if !ended {
-                        stream.status(tail.end(), self.flushed, false).await?;
+                        tell(&mut open, tail.end(), self.flushed, false).await?;
                         told = Instant::now();
                     }
                 }
                 () = sleep_until(flush_at.unwrap_or(status_at)), if flush_at.is_some() && has_room => {
                     storing.extend(tail.piece().map(|part| self.store(part)));
                 }
-                () = sleep_until(status_at), if !ended => {
+                () = sleep_until(let_go_at.unwrap_or(status_at)), if let_go_at.is_some() => {
+                    open = self.let_go("has taken nothing for too long");
+                }
+                () = sleep_until(status_at), if !ended && open.is_some() => {
                     // Nobody listens while there is no room, so nobody can have been heard.
                     if has_room && heard.elapsed() > options.silence_max {
                         return Err(Error::new(ErrorKind::Transient, "the server has been silent for too long"));
                     }
-                    stream.status(tail.end(), self.flushed, true).await?;
+                    tell(&mut open, tail.end(), self.flushed, true).await?;
                     told = Instant::now();
                 }
                 state = &mut checking => {
-                    match state {
-                        Ok(Some(state)) => self.watch_slot(&state),
-                        Ok(None) => {}
-                        Err(error) => tracing::debug!(%error, "the replication slot cannot be seen"),
-                    }
+                    let is_endangered = self.checked(state);
                     checking = self.slot_check();
+                    if is_endangered && is_held_up {
+                        open = self.let_go("is too slow for what the server keeps");
+                    }
                 }
-                event = stream.next(), if has_room && !ended && left.is_empty() => {
+                event = next(&mut open), if has_room && !ended && left.is_empty() => {
                     heard = Instant::now();
                     match event? {
                         StreamEvent::Data { start, bytes, server_end } => {
@@ -318,7 +226,7 @@ impl<'a> Session<'a> {
                         StreamEvent::Keepalive { server_end, wants_status } => {
                             receiver.status.send_modify(|status| status.server_end = server_end);
                             if wants_status {
-                                stream.status(tail.end(), self.flushed, false).await?;
+                                tell(&mut open, tail.end(), self.flushed, false).await?;
                                 told = Instant::now();
                             }
                         }
@@ -327,6 +235,15 @@ impl<'a> Session<'a> {
                 }
             }
         }
+    }
+
+    /// Lets go of the connection until all that came is stored.
+    fn let_go(&self, why: &str) -> Option<ReplicationStream> {
+        self.receiver.status.send_modify(|status| status.connected = false);
+        let message =
+            format!("the archive {why}: the connection for receiving is closed until it takes the log again");
+        self.receiver.alert(message, self.job);
+        None
     }
 
     /// Stores a part.
@@ -351,17 +268,26 @@ impl<'a> Session<'a> {
             *counter = counter.saturating_add(1);
         });
     }
+}
 
-    /// Asks for the slot's state, after a while.
-    fn slot_check(&self) -> SlotCheck<'a> {
-        let (receiver, job) = (self.receiver, self.job);
-        Box::pin(async move {
-            if receiver.options.slot.is_none() {
-                return std::future::pending().await;
-            }
-            tokio::time::sleep(receiver.options.status_interval).await;
-            Session::new(receiver, job).ask_for_slot().await
-        })
+/// What comes next over a connection, if there is one.
+async fn next(open: &mut Option<ReplicationStream>) -> Result<StreamEvent> {
+    match open {
+        Some(stream) => stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Says how far all is, if there is a connection.
+async fn tell(
+    open: &mut Option<ReplicationStream>,
+    received: Lsn,
+    flushed: Lsn,
+    wants_answer: bool,
+) -> Result<()> {
+    match open {
+        Some(stream) => stream.status(received, flushed, wants_answer).await,
+        None => Ok(()),
     }
 }
 

@@ -83,6 +83,10 @@ pub struct SegmentFacts {
     pub ended: XidRanges,
     /// The restore points in it.
     pub restore_points: Vec<RestorePoint>,
+    /// Where the records begin that end transactions, where somebody has looked so closely. It tells what ends before a base backup does
+    /// from what ends after it, in its last segment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ended_at: BTreeMap<u32, Lsn>,
 }
 
 /// A name that somebody gave to a moment.
@@ -150,6 +154,7 @@ impl From<&Summary> for SegmentFacts {
             first_time: summary.first_time,
             ended: summary.ended.clone(),
             restore_points: summary.points.iter().map(point).collect(),
+            ended_at: BTreeMap::new(),
         }
     }
 }

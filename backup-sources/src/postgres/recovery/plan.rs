@@ -316,8 +316,10 @@ impl<'a> Search<'a, '_> {
                 // What the server compares has no epoch.
                 let number = u32::try_from(*xid & u64::from(u32::MAX)).unwrap_or_default();
                 self.in_facts(|_, segment| {
-                    let ended = &segment.facts.as_ref()?.ended;
-                    ended.contains(number).then(|| (None, format!("the transaction {number} ends in it")))
+                    let facts = segment.facts.as_ref()?;
+                    let early = facts.ended_at.get(&number).filter(|lsn| **lsn < stop).copied();
+                    let ends = || (early, format!("the transaction {number} ends in it"));
+                    facts.ended.contains(number).then(ends)
                 })
             }
             StopAt::Name(name) => {

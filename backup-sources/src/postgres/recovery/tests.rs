@@ -160,6 +160,30 @@ fn trap_37_a_target_before_the_backups_end_or_beyond_the_log_is_refused() {
 }
 
 #[test]
+fn trap_37_a_transaction_that_ends_in_the_backups_last_segment_before_the_backup_is_refused() {
+    // The backup ends in segment 2, at its byte 0x100; the transactions 1004 and 1005 end in that segment.
+    let mut inventory = log(&[(1, 1..=4, "")]);
+    let bases = [base(1, 1)];
+    assert_eq!(
+        runs(&plan_of(&bases, &inventory, "xid:1004").unwrap()),
+        [(1, 1, 2)],
+        "nobody has looked so closely"
+    );
+    let timelines = &mut inventory.lineage(CLUSTER, size()).timelines;
+    let segment = timelines.get_mut(&Timeline::FIRST).unwrap().segments.get_mut(&2).unwrap();
+    let ends = [(1004, 2 * MIB16 + 0xF8), (1005, 2 * MIB16 + 0x100)];
+    segment.facts.as_mut().unwrap().ended_at = ends.map(|(xid, lsn)| (xid, Lsn::new(lsn))).into();
+    assert!(why(plan_of(&bases, &inventory, "xid:1004")).contains("BeforeBackupEnd"));
+    assert_eq!(runs(&plan_of(&bases, &inventory, "xid:1005").unwrap()), [(1, 1, 2)]);
+    // An earlier base backup leads there.
+    let bases = [base(1, 1), base(1, 0)];
+    let mut inventory = inventory;
+    let first = SegmentName::numbered(Timeline::FIRST, 0, size());
+    inventory.add_segment(CLUSTER, size(), first, self::segment(0));
+    assert_eq!(plan_of(&bases, &inventory, "xid:1004").unwrap().base.id, "base-1-0");
+}
+
+#[test]
 fn a_target_that_nobody_has_looked_for_is_not_proven() {
     let mut inventory = log(&[(1, 1..=4, "")]);
     for segment in

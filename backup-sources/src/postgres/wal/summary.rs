@@ -69,6 +69,23 @@ impl Summary {
         summary
     }
 
+    /// Where the transactions end that end in a segment: where the records begin that say so.
+    pub fn ends_in(bytes: &[u8], name: SegmentName, size: SegmentSize) -> BTreeMap<u32, Lsn> {
+        let mut reader = WalReader::new(name.start(size), size);
+        let (mut events, mut ends) = (Vec::new(), BTreeMap::new());
+        for part in bytes.chunks(1 << 20) {
+            reader.feed(part, &mut events);
+            for event in events.drain(..) {
+                if let WalRecord::Commit { xid: Some(xid), .. } | WalRecord::Abort { xid: Some(xid), .. } =
+                    event.record
+                {
+                    ends.insert(xid, event.lsn);
+                }
+            }
+        }
+        ends
+    }
+
     /// Adds a record.
     pub fn add(&mut self, event: &WalEvent) {
         self.valid_to = self.valid_to.max(event.end);

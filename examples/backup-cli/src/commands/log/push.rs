@@ -43,6 +43,13 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     }
     let options = PushOptions::of_files(args.batch.into());
     let report = archive::push(&archive, directory, name, options, &context.job()).await?;
+    for failed in &report.failed {
+        context.console.say(format!(
+            "{} is ready and cannot be archived: {}",
+            failed.file,
+            human::name(&failed.why)
+        ));
+    }
     context.output.document(&report, |out| {
         let others = human::count(report.others.len() as u64, "other file", "other files");
         writeln!(out, "archived {name} and {others}; {} ready", report.left)

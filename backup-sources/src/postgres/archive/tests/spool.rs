@@ -1,0 +1,123 @@
+//! Segments that were fetched ahead, and what became of them since.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+/// An archive with segments, a spool in which those after the first are, and where a server wants them.
+struct Ahead {
+    archive: WalArchive,
+    all: Vec<(SegmentName, Bytes)>,
+    root: tempfile::TempDir,
+}
+
+impl Ahead {
+    async fn new() -> Self {
+        let archive = archive().await;
+        let all = segments(4);
+        for segment in &all {
+            put(&archive, segment).await.unwrap();
+        }
+        let ahead = Self { archive, all, root: tempfile::tempdir().unwrap() };
+        ahead.fetch(0).await;
+        assert_eq!(ahead.spooled().len(), 3);
+        ahead
+    }
+
+    fn destination(&self) -> PathBuf {
+        self.root.path().join("RECOVERYXLOG")
+    }
+
+    async fn fetch(&self, index: usize) {
+        let spool = Spool::at(self.root.path().join("spool"), 3);
+        let (file, job) = (WalFile::Segment(self.all[index].0), job());
+        let fetched = spool.fetch(&self.archive, file, &self.destination(), &job).await.unwrap();
+        assert_eq!(fetched, Fetched::Found(self.all[index].1.clone()));
+        assert_eq!(fs::read(self.destination()).unwrap(), self.all[index].1);
+    }
+
+    fn spooled(&self) -> Vec<PathBuf> {
+        let system = self.root.path().join("spool").join(self.archive.places()[0].id().to_string());
+        let entries = fs::read_dir(system.join(SYSTEM.to_string())).unwrap();
+        let mut found: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        found.sort();
+        found
+    }
+}
+
+fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn trap_26_what_was_damaged_in_a_spool_is_never_given_to_a_server() {
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [Damage; 6] = [
+        |bytes| bytes[500_000] ^= 1,
+        |bytes| bytes[0] ^= 1,
+        |bytes| bytes.truncate(700_000),
+        Vec::clear,
+        |bytes| bytes.push(0),
+        |bytes| bytes[8192..].fill(0),
+    ];
+    for damage in damages {
+        let ahead = Ahead::new().await;
+        let second = ahead.spooled().remove(0);
+        rewrite(&second, damage);
+        ahead.fetch(1).await;
+        // What the archive has came there instead, and is good; the next is as it was put there.
+        ahead.fetch(2).await;
+    }
+}
+
+#[tokio::test]
+async fn trap_26_what_somebody_else_put_into_a_spool_is_not_given_either() {
+    let ahead = Ahead::new().await;
+    let (second, third) = (ahead.spooled().remove(0), ahead.spooled().remove(1));
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let (of_second, of_third) = (name(&second), name(&third));
+    let hash = of_third.split_once('.').unwrap().1;
+    // The third under the second's name, with its own hash.
+    fs::rename(&third, second.with_file_name(format!("{}.{hash}", of_second.split_once('.').unwrap().0)))
+        .unwrap();
+    fs::remove_file(&second).unwrap();
+    ahead.fetch(1).await;
+    // And it is only taken for the cluster and the repository that it was fetched from.
+    let other = WalArchive::new(vec![place().await]).unwrap();
+    let mut made = Made::new(3, size());
+    made.commit(9999, 1);
+    made.load();
+    let theirs = made.segments().remove(0);
+    put(&other, &theirs).await.unwrap();
+    put(&ahead.archive, &ahead.all[0]).await.unwrap();
+    ahead.fetch(0).await;
+    let spool = Spool::at(ahead.root.path().join("spool"), 3);
+    let file = WalFile::Segment(theirs.0);
+    let fetched = spool.fetch(&other, file, &ahead.destination(), &job()).await.unwrap();
+    assert_eq!(fetched, Fetched::Found(theirs.1));
+}
+
+#[tokio::test]
+async fn what_a_killed_fetch_has_left_is_removed_and_nothing_else() {
+    let ahead = Ahead::new().await;
+    let beside = |name: &str| ahead.root.path().join(name);
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let left = beside(&format!("RECOVERYXLOG.{}.part", gone.id()));
+    let kept = [
+        beside(&format!("RECOVERYXLOG.{}.part", std::os::unix::process::parent_id())),
+        beside(&format!("RECOVERYHISTORY.{}.part", gone.id())),
+        beside("RECOVERYXLOG.part"),
+        beside(&format!("RECOVERYXLOG.{}", gone.id())),
+    ];
+    for path in kept.iter().chain([&left]) {
+        fs::write(path, "half").unwrap();
+    }
+    ahead.fetch(1).await;
+    assert!(!left.exists());
+    for path in kept {
+        assert!(path.exists(), "{}", path.display());
+    }
+}

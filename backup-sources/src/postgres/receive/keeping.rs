@@ -1,0 +1,162 @@
+//! Looking after what the server keeps: the slot, and what of the log is lost.
+
+use std::pin::Pin;
+
+use backup_core::{Error, ErrorKind, Result};
+
+use super::session::Session;
+use super::{Position, SlotState, Standing, WalStatus};
+use crate::postgres::Lsn;
+use crate::postgres::replication::ReplicationClient;
+use crate::postgres::wal::{SegmentName, SegmentSize, TimelineHistory};
+
+pub(super) type SlotCheck<'a> = Pin<Box<dyn Future<Output = Result<Option<SlotState>>> + Send + 'a>>;
+
+impl<'a> Session<'a> {
+    /// Looks after the slot; returns from where on the server keeps its log for it.
+    pub(super) async fn slot(
+        &mut self,
+        client: &mut ReplicationClient,
+        history: &TimelineHistory,
+        standing: Option<Standing>,
+    ) -> Result<Option<Lsn>> {
+        let Some(slot) = &self.receiver.options.slot else { return Ok(None) };
+        let mut state = match self.ask_for_slot().await {
+            Ok(state) => state,
+            // A user who may replicate only is let in to no database: then the server's answers to the replication have to do.
+            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NotFound) => {
+                self.unseen(&error);
+                if self.receiver.options.create_slot
+                    && let Err(error) = client.create_slot(slot).await
+                    && error.kind() != ErrorKind::AlreadyExists
+                {
+                    return Err(error);
+                }
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(known) = &state {
+            self.watch_slot(known);
+            if known.wal_status == WalStatus::Lost {
+                let from = standing.map(|standing| standing.frontier);
+                let from = from.unwrap_or(Position { timeline: history.timeline(), lsn: Lsn::INVALID });
+                let why = format!("the server has removed what the replication slot `{slot}` was to keep");
+                self.record(from, &why).await?;
+                if !self.receiver.options.accept_gap {
+                    return Err(self.receiver.lost(from, &why));
+                }
+                client.drop_slot(slot).await?;
+                state = None;
+            }
+        }
+        if state.is_none() {
+            if !self.receiver.options.create_slot {
+                let message = format!(
+                    "there is no replication slot `{slot}`: create it, or say that it is to be created"
+                );
+                return Err(Error::new(ErrorKind::InvalidInput, message));
+            }
+            client.create_slot(slot).await?;
+            state = self.ask_for_slot().await?;
+            if let Some(known) = &state {
+                self.watch_slot(known);
+            }
+        }
+        Ok(state.and_then(|state| state.restart_lsn))
+    }
+
+    async fn ask_for_slot(&self) -> Result<Option<SlotState>> {
+        let Some(slot) = &self.receiver.options.slot else { return Ok(None) };
+        let asking = async {
+            let client = self.receiver.connect.connect_sql().await?;
+            SlotState::of(&client, slot).await
+        };
+        tokio::time::timeout(self.receiver.options.silence_max, asking).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Transient, "the server does not say how a slot is"))
+        })
+    }
+
+    /// Asks for the slot's state, after a while.
+    pub(super) fn slot_check(&self) -> SlotCheck<'a> {
+        let (receiver, job) = (self.receiver, self.job);
+        Box::pin(async move {
+            if receiver.options.slot.is_none() {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(receiver.options.status_interval).await;
+            Session::new(receiver, job).ask_for_slot().await
+        })
+    }
+
+    /// Takes what a [check](Self::slot_check) brought. Returns whether the server is about to remove what it keeps.
+    pub(super) fn checked(&mut self, state: Result<Option<SlotState>>) -> bool {
+        let error = match state {
+            Ok(Some(state)) => return self.watch_slot(&state),
+            Ok(None) => Error::new(ErrorKind::NotFound, "it is not there any more"),
+            Err(error) => error,
+        };
+        self.unseen(&error);
+        false
+    }
+
+    /// Says what must be seen to, once. Returns whether there is something.
+    fn watch_slot(&mut self, state: &SlotState) -> bool {
+        self.receiver.status.send_modify(|status| status.slot = Some(state.wal_status));
+        self.blind = false;
+        let endangered = matches!(state.wal_status, WalStatus::Unreserved | WalStatus::Lost);
+        if endangered && self.slot_was != Some(state.wal_status) {
+            let slot = self.receiver.options.slot.as_deref().unwrap_or_default();
+            let message = match state.wal_status {
+                WalStatus::Lost => format!("the replication slot `{slot}` has lost a part of the log"),
+                _ => format!(
+                    "the replication slot `{slot}` is about to lose a part of the log (unreserved): the archive is too slow, or \
+                     max_slot_wal_keep_size too small"
+                ),
+            };
+            self.receiver.alert(message, self.job);
+        }
+        self.slot_was = Some(state.wal_status);
+        endangered
+    }
+
+    /// Says once that nobody sees whether the server keeps the log.
+    fn unseen(&mut self, error: &Error) {
+        self.receiver.status.send_modify(|status| status.slot = Some(WalStatus::Unknown));
+        if !std::mem::replace(&mut self.blind, true) {
+            let slot = self.receiver.options.slot.as_deref().unwrap_or_default();
+            let message = format!(
+                "the state of the replication slot `{slot}` cannot be seen, and nobody would notice that the server is about to remove \
+                 what it keeps for it: {error}"
+            );
+            self.receiver.alert(message, self.job);
+        }
+    }
+
+    /// Records that the log from here on cannot be had.
+    async fn record(&self, from: Position, why: &str) -> Result<()> {
+        self.receiver.alert(format!("the log from {} on is lost: {why}", from.lsn), self.job);
+        if !from.lsn.is_valid() {
+            return Ok(());
+        }
+        self.receiver.log.put_gap(from.timeline, from.lsn, why, self.job).await
+    }
+
+    /// The server does not have what comes next: an error unless that is accepted.
+    pub(super) async fn removed(
+        &self,
+        standing: Option<Standing>,
+        at: SegmentName,
+        size: SegmentSize,
+        error: &Error,
+    ) -> Result<()> {
+        let from = Position { timeline: at.timeline(), lsn: self.flushed.max(at.start(size)) };
+        let further = standing.is_some_and(|standing| standing.furthest.lsn > standing.frontier.lsn);
+        let why = match further {
+            true => "it is missing between what is archived, and the server has removed it",
+            false => error.message(),
+        };
+        self.record(from, why).await?;
+        if self.receiver.options.accept_gap { Ok(()) } else { Err(self.receiver.lost(from, why)) }
+    }
+}
