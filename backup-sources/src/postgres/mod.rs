@@ -5,6 +5,7 @@
 //! | [`archive`] | the log in a repository: in, out, and what is missing |
 //! | [`connect`] | where a server is and how one logs in there, as `libpq` says it |
 //! | [`drill`] | recoveries that are rehearsed |
+//! | [`logical`] | dumps of databases as a source, and their restore |
 //! | [`physical`] | the files of a cluster as a source: base backups |
 //! | [`receive`] | the log as the server writes it |
 //! | [`recovery`] | recovery of a cluster to any moment, planned first |
@@ -14,6 +15,7 @@
 pub mod archive;
 pub mod connect;
 pub mod drill;
+pub mod logical;
 mod lsn;
 pub mod physical;
 pub mod receive;
@@ -23,6 +25,7 @@ pub mod wal;
 
 pub use archive::WalArchive;
 pub use connect::Connect;
+pub use logical::{LogicalSource, LogicalSourceBuilder};
 pub use lsn::{Lsn, Timeline};
 pub use physical::{PostgresSource, PostgresSourceBuilder};
 pub use receive::Receiver;
