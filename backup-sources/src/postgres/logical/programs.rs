@@ -36,7 +36,7 @@ impl Version {
             |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
         let major: u32 = number(version)?;
         let minor: u32 = version.split_once('.').and_then(|(_, minor)| number(minor)).unwrap_or(0);
-        let known = (10..1000).contains(&major) && minor < 10_000;
+        let known = (7..1000).contains(&major) && minor < 10_000;
         known.then(|| major.checked_mul(10_000)?.checked_add(minor)).flatten().map(Self)
     }
 }
@@ -159,6 +159,7 @@ mod tests {
         assert_eq!(parse("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(150_018));
         assert_eq!(parse("pg_dump (PostgreSQL) 18beta1"), Some(180_000));
         assert_eq!(parse("pg_dump (PostgreSQL) 17devel"), Some(170_000));
+        assert_eq!(parse("pg_dump (PostgreSQL) 9.6.24"), Some(90_006));
         assert_eq!((parse("pg_dump"), parse("pg_dump (PostgreSQL) x"), parse("")), (None, None, None));
         assert_eq!(Version(150_018).to_string(), "15.18");
     }
