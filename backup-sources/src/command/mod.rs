@@ -1,8 +1,8 @@
 //! The output of a process as a source.
 
-mod process;
+pub(crate) mod process;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::time::Duration;
 
@@ -39,11 +39,20 @@ pub struct CommandSource {
 
 /// What is run.
 #[derive(Clone)]
-struct Call {
-    program: OsString,
-    arguments: Vec<OsString>,
-    environment: Vec<(OsString, OsString)>,
-    timeout: Option<Duration>,
+pub(crate) struct Call {
+    pub(crate) program: OsString,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    /// Variables of this process that begin so, the other one does not get.
+    pub(crate) without: Option<&'static str>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Call {
+    /// Whether a variable of this process is kept from the other one.
+    fn forgets(&self, variable: &OsStr) -> bool {
+        self.without.is_some_and(|start| variable.as_encoded_bytes().starts_with(start.as_bytes()))
+    }
 }
 
 impl CommandSource {
@@ -58,7 +67,8 @@ impl CommandSource {
         let program = argv.next().filter(|program| !program.is_empty());
         let program =
             program.ok_or_else(|| Error::invalid_input("no command was given; give a program to run"))?;
-        let call = Call { program, arguments: argv.collect(), environment: Vec::new(), timeout: None };
+        let (arguments, environment) = (argv.collect(), Vec::new());
+        let call = Call { program, arguments, environment, without: None, timeout: None };
         Ok(Self { entry, call })
     }
 

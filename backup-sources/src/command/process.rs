@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
+#[cfg(feature = "postgres")]
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::pin::Pin;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
@@ -32,8 +34,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// The output of a process, which is started by the first read.
 ///
 /// A thread reads the pipe, not the runtime, so that it works in every runtime, also one without drivers.
-pub(super) struct Output {
-    call: Option<Call>,
+pub(crate) struct Output {
+    call: Option<(Call, Stdio)>,
     pieces: Option<Receiver<Bytes>>,
     piece: Bytes,
     end: Arc<Mutex<Option<Result<(), String>>>>,
@@ -41,9 +43,20 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn of(call: Call) -> Self {
+    /// Of a process without input.
+    pub(crate) fn of(call: Call) -> Self {
+        Self::with(call, Stdio::null())
+    }
+
+    /// Of a process that reads from here.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn fed(call: Call, input: OwnedFd) -> Self {
+        Self::with(call, input.into())
+    }
+
+    fn with(call: Call, input: Stdio) -> Self {
         Self {
-            call: Some(call),
+            call: Some((call, input)),
             pieces: None,
             piece: Bytes::new(),
             end: Arc::default(),
@@ -52,8 +65,18 @@ impl Output {
     }
 
     /// Where it will stand why the process failed.
-    pub(super) fn failure(&self) -> Failure {
+    pub(crate) fn failure(&self) -> Failure {
         Arc::clone(&self.failure)
+    }
+
+    /// Kills the process if it still runs, and returns when it has ended.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn stop(mut self) {
+        self.call = None;
+        if let Some(pieces) = &mut self.pieces {
+            pieces.close();
+            while pieces.recv().await.is_some() {}
+        }
     }
 
     fn fail(&self, why: String) -> io::Error {
@@ -61,11 +84,11 @@ impl Output {
         io::Error::other(why)
     }
 
-    fn start(&mut self, call: Call) -> io::Result<()> {
+    fn start(&mut self, call: Call, input: Stdio) -> io::Result<()> {
         let (sender, pieces) = mpsc::channel(PIECES_WAITING);
         let end = Arc::clone(&self.end);
         let work = move || {
-            let ended = run(&call, &sender);
+            let ended = run(&call, input, &sender);
             // First the end, then the closing of the channel, which makes the reader look for it.
             *lock(&end) = Some(ended);
             drop(sender);
@@ -83,8 +106,8 @@ impl AsyncRead for Output {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(call) = this.call.take()
-            && let Err(error) = this.start(call)
+        if let Some((call, input)) = this.call.take()
+            && let Err(error) = this.start(call, input)
         {
             return Poll::Ready(Err(
                 this.fail(format!("a thread for the command cannot be started: {error}"))
@@ -110,19 +133,24 @@ impl AsyncRead for Output {
 }
 
 /// Runs the process to its end, passing on its output.
-fn run(call: &Call, sender: &Sender<Bytes>) -> Result<(), String> {
+fn run(call: &Call, input: Stdio, sender: &Sender<Bytes>) -> Result<(), String> {
     let program = call.program.to_string_lossy();
     let deadline = call.timeout.and_then(|limit| Instant::now().checked_add(limit));
     let mut command = Command::new(&call.program);
+    for (variable, _) in std::env::vars_os().filter(|(variable, _)| call.forgets(variable)) {
+        command.env_remove(variable);
+    }
     command
         .args(&call.arguments)
         .envs(call.environment.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    let child =
-        command.spawn().map_err(|error| format!("the command `{program}` cannot be started: {error}"))?;
+    let spawned = command.spawn();
+    // It has its own copy of where its input comes from: whoever writes there is to learn of its end.
+    drop(command);
+    let child = spawned.map_err(|error| format!("the command `{program}` cannot be started: {error}"))?;
     let mut process = Process { child, ended: false };
     let complaint = Complaint::collect(process.child.stderr.take());
     let stdout = process.child.stdout.take();

@@ -6,6 +6,7 @@
 //! | [`connect`] | where a server is and how one logs in there, as `libpq` says it |
 //! | [`drill`] | recoveries that are rehearsed |
 //! | [`health`] | how well its log is archived, and whether recoveries are rehearsed |
+//! | [`logical`] | dumps of databases as a source, and their restore |
 //! | [`physical`] | the files of a cluster as a source: base backups |
 //! | [`receive`] | the log as the server writes it |
 //! | [`recovery`] | recovery of a cluster to any moment, planned first |
@@ -17,6 +18,7 @@ mod configured;
 pub mod connect;
 pub mod drill;
 pub mod health;
+pub mod logical;
 mod lsn;
 pub mod physical;
 mod ready;
@@ -29,6 +31,7 @@ pub use archive::WalArchive;
 pub use configured::PostgresSettings;
 pub(crate) use configured::postgres;
 pub use connect::Connect;
+pub use logical::{LogicalSource, LogicalSourceBuilder};
 pub use lsn::{Lsn, Timeline};
 pub use physical::{PostgresSource, PostgresSourceBuilder};
 pub use ready::{Readiness, readiness};

@@ -6,6 +6,7 @@ mod binding;
 mod dial;
 mod environment;
 mod error;
+mod libpq;
 mod passfile;
 mod settings;
 mod tls;
@@ -22,6 +23,7 @@ use tokio_postgres::Client;
 pub(in crate::postgres) use dial::Wire;
 pub use error::explain;
 pub(in crate::postgres) use error::of_state;
+pub(in crate::postgres) use libpq::database_argument;
 
 /// How long reaching a server, agreeing on TLS and logging in may take together, per address, unless `connect_timeout` says
 /// otherwise.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use backup_core::{Error, Result, SnapshotInfo, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::postgres::logical::LogicalBackup;
 use crate::postgres::wal::{SegmentName, SegmentSize};
 use crate::postgres::{Lsn, Timeline};
 
@@ -51,6 +52,14 @@ impl BaseBackup {
     ///
     /// It is no base backup of PostgreSQL, or lacks files. One that is partial for damaged pages alone is good for a recovery.
     pub fn of(snapshot: &SnapshotInfo) -> Result<Self> {
+        if LogicalBackup::is(snapshot) {
+            let message = format!(
+                "the snapshot {} has dumps of databases, from which no server recovers: restore them over a connection \
+                 to a running one",
+                snapshot.id
+            );
+            return Err(Error::invalid_input(message));
+        }
         let whole = snapshot.outcome == backup_core::Outcome::Complete
             || snapshot.position.get("missing_files").is_some_and(|number| number == "0");
         if !whole {

@@ -1,4 +1,6 @@
-//! `create postgres`: a snapshot of a PostgreSQL cluster.
+//! `create postgres`: a snapshot of a PostgreSQL cluster, or of what is in its databases.
+
+mod logical;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,21 +21,21 @@ pub struct Args {
     /// The server: a URL or words as libpq has them; a password belongs into PGPASSWORD, PGPASSFILE or ~/.pgpass
     #[arg(long, value_name = "CONNECTION")]
     connection: String,
-    /// What is read: the files on the server's machine, or the same over SQL
+    /// What is read: the files on the server's machine, the same over SQL, or dumps of databases
     #[arg(long, value_enum, value_name = "MODE")]
     mode: Option<Mode>,
     /// The data directory, for --mode physical
     #[arg(long, value_name = "DIR")]
     pgdata: Option<PathBuf>,
-    /// What the backup is recorded as: every snapshot is complete, and costs what changed
-    #[arg(long = "type", value_enum, default_value_t = Type::Full, value_name = "TYPE")]
-    kind: Type,
+    /// What the backup is recorded as: every snapshot is complete, and costs what changed [default: full]
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    kind: Option<Type>,
     /// What snapshots call the cluster, so that they belong together after a failover, too [default: the server's address]
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
-    /// Connections that read, for --mode physical-sql
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
-    connections: u8,
+    /// Connections that read [default: 2 for --mode physical-sql, 1 for --mode logical]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    connections: Option<u8>,
     /// Have the server make its checkpoint at once, with all that its disks can do
     #[arg(long)]
     fast_checkpoint: bool,
@@ -50,7 +52,22 @@ pub struct Args {
     #[arg(long, conflicts_with = "log_wait")]
     no_log_wait: bool,
     #[command(flatten)]
+    dumps: logical::Dumps,
+    #[command(flatten)]
     making: Making,
+}
+
+impl Args {
+    /// Whether an option is given that is about files.
+    fn is_about_files(&self) -> bool {
+        self.pgdata.is_some()
+            || self.kind.is_some()
+            || self.fast_checkpoint
+            || self.trust_times
+            || self.no_page_checksums
+            || self.log_wait.is_some()
+            || self.no_log_wait
+    }
 }
 
 /// How a cluster is read.
@@ -60,6 +77,8 @@ enum Mode {
     Physical,
     /// The same files, over SQL
     PhysicalSql,
+    /// What is in the databases, by pg_dump
+    Logical,
 }
 
 /// What a backup is recorded as.
@@ -76,13 +95,29 @@ enum Type {
 /// Makes the snapshot.
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let connect = Connect::parse(&args.connection).map_err(Failure::input)?;
-    let mode = match args.kind {
+    match args.mode {
+        Some(Mode::Logical) if args.is_about_files() => {
+            let message = "--mode logical reads no files: leave out what is about the data directory, its pages and its log";
+            return Err(Failure::usage(message));
+        }
+        Some(Mode::Logical) => {
+            let Args { cluster, connections, dumps, making, .. } = args;
+            return logical::run(connect, cluster, connections, dumps, making, context).await;
+        }
+        _ if args.dumps.are_given() => {
+            return Err(Failure::usage(
+                "databases and dumps are for --mode logical: give it, or leave them out",
+            ));
+        }
+        _ => {}
+    }
+    let mode = match args.kind.unwrap_or(Type::Full) {
         Type::Full => BackupMode::Full,
         Type::Differential => BackupMode::Differential,
         Type::Incremental => BackupMode::Incremental,
     };
     let mut builder = PostgresSource::builder(connect)
-        .connections(args.connections.into())
+        .connections(args.connections.map_or(2, usize::from))
         .fast_checkpoint(args.fast_checkpoint)
         .trust_times(args.trust_times)
         .verify_checksums(!args.no_page_checksums)

@@ -1,4 +1,6 @@
-//! `restore-postgres`: a cluster at a moment, planned first.
+//! `restore-postgres`: a cluster at a moment, or databases from dumps, planned first.
+
+mod logical;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,8 +28,10 @@ pub struct Args {
     #[arg(value_name = "SNAP")]
     snapshot: String,
     /// The data directory to write
-    #[arg(long, value_name = "DIR")]
-    to: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "connection", conflicts_with = "connection")]
+    to: Option<PathBuf>,
+    #[command(flatten)]
+    dumps: logical::Dumps,
     #[command(flatten)]
     target: Target,
     /// What the server does at the target
@@ -87,12 +91,21 @@ fn tablespace(text: &str) -> Result<(u32, PathBuf), String> {
 
 /// Recovers.
 pub async fn run(args: Args, context: &mut Context) -> Outcome {
+    if let Some(connection) = args.dumps.connection.clone() {
+        let Args { snapshot, filter, dry_run, programs, dumps, .. } = args;
+        let rest = logical::Rest { snapshot, filter, dry_run, programs };
+        return logical::run(&connection, dumps, rest, context).await;
+    }
+    let to = args
+        .to
+        .as_deref()
+        .ok_or_else(|| Failure::usage("say where to: --to DIR, or --connection for dumps"))?;
     let target = args.target.target()?;
     let repository = context.repository_anywhere().await?;
     let bases = bases(&args.snapshot, &args.filter, &repository, context).await?;
     let command = context.restore_command()?;
     let inventory = args.looking.inventory(&bases, &target, context).await?;
-    let mut place = Place::new(absolute(&args.to)?);
+    let mut place = Place::new(absolute(to)?);
     for (oid, directory) in args.tablespaces {
         place = place.tablespace(oid, absolute(&directory)?);
     }
