@@ -40,10 +40,9 @@ class Ours:
     """`backup`, unlocked by a file with a key, as a server's command has to be."""
 
     name = "backup"
-    processes = ("backup",)
 
     def __init__(self, program, server):
-        self.program, self.server = program, server
+        self.program, self.server, self.executables = program, server, (program,)
 
     def version(self):
         return subprocess.run([self.program, "--version"], capture_output=True, text=True).stdout.strip()
@@ -86,10 +85,9 @@ class PgBackRest:
     """pgBackRest with two processes, which archives asynchronously."""
 
     name = "pgbackrest"
-    processes = ("pgbackrest",)
 
     def __init__(self, program, server):
-        self.program, self.server = program, server
+        self.program, self.server, self.executables = program, server, (program,)
 
     def version(self):
         return subprocess.run([self.program, "version"], capture_output=True, text=True).stdout.strip()
@@ -129,10 +127,9 @@ class Copy:
     """`cp`, and the file and its name made durable: neither compressed nor encrypted."""
 
     name = "cp+fsync"
-    processes = ("cp", "sync")
 
     def __init__(self, server):
-        self.server = server
+        self.server, self.executables = server, [shutil.which(name) for name in ("cp", "sync")]
 
     def version(self):
         said = subprocess.run(["cp", "--version"], capture_output=True, text=True).stdout

@@ -19,6 +19,7 @@ from pgtools import Copy, Ours, PgBackRest
 from rounds import say
 
 VARIANT, CORPUS = "postgres", "pgbench"
+PHASES = ("full", "incremental", "restore", "log")
 SCALE = 100
 # Of the load between the backups, at the whole scale.
 TRANSACTIONS = 20_000
@@ -47,7 +48,7 @@ def run(options, work, results, begun, until):
         results.add("program", name="pgbackrest", missing=["pgbackrest"])
     results.add("program", name="postgres", version=server.run("postgres", "--version"))
     with server:
-        return Rounds(server, results, found, options.scale).run(options.rounds, until)
+        return Rounds(server, results, found, options.scale, options.phases or PHASES).run(options.rounds, until)
 
 
 def find(may_install):
@@ -68,8 +69,8 @@ def find(may_install):
 class Rounds:
     """All rounds over one server."""
 
-    def __init__(self, server, results, programs, scale):
-        self.server, self.results, self.programs = server, results, programs
+    def __init__(self, server, results, programs, scale, phases=PHASES):
+        self.server, self.results, self.programs, self.phases = server, results, programs, phases
         self.scale = max(1, round(SCALE * scale))
         self.transactions = max(100, round(TRANSACTIONS * scale))
         self.segments = max(4, round(SEGMENTS * min(1, scale)))
@@ -105,13 +106,15 @@ class Rounds:
             program.begin(homes[program.name])
         copying = [program for program in order if not isinstance(program, Copy)]
         for phase, work in (("full", self.backup), ("incremental", self.backup), ("restore", self.restore)):
+            if phase not in self.phases:
+                continue
             loaded = self.load(number) if phase == "incremental" else []
             for program in copying:
                 self.archive(program, homes[program.name], loaded)
                 self.row(number, phase, program, homes[program.name], work)
-        if number == 1:
+        if number == 1 and "restore" in self.phases:
             self.compare(copying, homes)
-        for program in order:
+        for program in order if "log" in self.phases else ():
             self.server.archive_by(None)
             self.row(number, "log", program, homes[program.name], self.push)
         self.server.archive_by(None)
@@ -175,7 +178,7 @@ class Rounds:
         server.mark(self.log, "ready")
         server.warm_log(self.log)
         os.sync()
-        memory = Memory(program.processes)
+        memory = Memory(program.executables)
         before, started = busy(), time.monotonic()
         server.archive_by(program.push(home))
         server.drained(memory.look)
@@ -206,10 +209,11 @@ class Rounds:
 
 
 class Memory:
-    """The most that programs of these names had in memory together, as far as looking now and then shows it."""
+    """The most that processes of these executables had in memory together, as far as looking now and then shows it."""
 
-    def __init__(self, names):
-        self.names, self.peak_kib, self.next = names, 0, 0.0
+    def __init__(self, executables):
+        self.executables = {os.path.realpath(path) for path in executables}
+        self.peak_kib, self.next = 0, 0.0
 
     def look(self):
         if time.monotonic() < self.next:
@@ -220,8 +224,7 @@ class Memory:
             if not entry.name.isdigit():
                 continue
             try:
-                name = Path(entry.path, "comm").read_text().strip()
-                if name in self.names:
+                if os.readlink(f"{entry.path}/exe") in self.executables:
                     total += int(Path(entry.path, "statm").read_text().split()[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
             except OSError:
                 # It has ended.

@@ -146,10 +146,10 @@ def same(results, variant, corpus):
     if not found:
         return [""]
     good = [program for program, differences in found.items() if not differences]
-    lines = [
-        "",
-        f"Restored trees that equal the originals in names, permissions, times and content: {', '.join(good)}.",
-    ]
+    said = "Restored trees that equal the originals in names, permissions, times and content"
+    if variant == "postgres":
+        said = "Servers start from what was restored and answer as the original does"
+    lines = ["", f"{said}: {', '.join(good)}."]
     for program, differences in found.items():
         if differences:
             lines.append(f"**{program} restored something else**, for example `{differences[0]}`.")
