@@ -44,6 +44,12 @@ AIMS = (
         for phase in ("initial", "unchanged", "restore")
         for peer in ("restic", "rustic")
     ),
+    Aim("postgres", "pgbench", "full", "wall", "pgbackrest", 0.70),
+    Aim("postgres", "pgbench", "incremental", "wall", "pgbackrest", 0.80),
+    Aim("postgres", "pgbench", "incremental", "added", "pgbackrest", 0.80),
+    Aim("postgres", "pgbench", "restore", "wall", "pgbackrest", 0.80),
+    # One and a half times as many segments a second.
+    Aim("postgres", "pgbench", "log", "wall", "pgbackrest", 0.67),
 )
 
 # Of our program, in every row.

@@ -68,6 +68,16 @@ def apt_install(packages):
         )
 
 
+def apt_server():
+    """PostgreSQL, without a cluster that nobody asked for."""
+    settings = Path("/etc/postgresql-common/createcluster.d/peers.conf")
+    if os.geteuid() == 0 and not settings.parent.exists():
+        settings.parent.mkdir(parents=True)
+    if os.geteuid() == 0:
+        settings.write_text("create_main_cluster = false\n")
+    apt_install(["postgresql"])
+
+
 def cargo_install(crate, tools):
     subprocess.run(["cargo", "install", "--locked", "--root", tools, *crate], check=True)
 

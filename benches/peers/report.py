@@ -7,7 +7,7 @@ import plots
 from aims import PEAK_MIB_MAX, aim
 
 OURS = "backup"
-PHASES = ("initial", "unchanged", "changed", "restore", "check")
+PHASES = ("initial", "unchanged", "changed", "full", "incremental", "restore", "check", "log")
 MEASURES = {
     "wall": ("Wall time", lambda value: f"{value:.2f} s"),
     "cpu": ("CPU time, user and system", lambda value: f"{value:.2f} s"),
@@ -20,7 +20,7 @@ def write(results, directory):
     """Writes `peers.md` and the pictures it shows into a directory."""
     directory.mkdir(parents=True, exist_ok=True)
     parts = ["# Compared with its peers", "", *about(results)]
-    for variant, title in (("local", "A local disk"), ("remote", "An S3 server far away")):
+    for variant, title in (("local", "A local disk"), ("remote", "An S3 server far away"), ("postgres", "PostgreSQL")):
         if results.of("run", variant=variant):
             parts += ["", f"## {title}", *compared(results, variant, directory)]
     if results.of("run", variant="growth"):
@@ -50,6 +50,12 @@ def about(results):
         lines.append(
             f"| {row['name']}{scaled} | {row['files']} | {row['bytes'] / 1e6:.0f} | {changed} | {row['made_of']} |"
         )
+    for row in results.of("pgbench")[-1:]:
+        lines += [
+            "",
+            f"pgbench's tables at scale {row['scale']}, {row['bytes'] / 1e6:.0f} MB; {row['transactions']} transactions between the "
+            f"full backup and the incremental one; {row['segments']} segments of its log.",
+        ]
     return lines
 
 
@@ -65,10 +71,11 @@ def compared(results, variant, directory):
         rounds = len({row["round"] for row in rows if row["corpus"] == corpus})
         lines += ["", f"### {corpus}: {rounds} round{'s' if rounds > 1 else ''}", ""]
         lines += corpus_table(table, variant, corpus, programs)
+        lines += archived(table, corpus, programs)
         lines += same(results, variant, corpus)
         for measure, (title, show) in MEASURES.items():
             groups = []
-            for phase in PHASES if measure != "stored" else ("initial",):
+            for phase in PHASES if measure != "stored" else ("initial", "full", "incremental"):
                 found = [(program, median(table, corpus, phase, program, measure)) for program in programs]
                 if any(value is not None for _, value in found):
                     groups.append((phase, [(program, value) for program, value in found if value is not None]))
@@ -77,6 +84,13 @@ def compared(results, variant, directory):
                 (directory / name).write_text(plots.bars(f"{title}: {corpus}", groups, show))
                 lines.append(f"![{title}]({name})")
     return lines
+
+
+def archived(table, corpus, programs):
+    """How fast the log was archived."""
+    rates = [(program, median(table, corpus, "log", program, "segments_per_second")) for program in programs]
+    said = ", ".join(f"{program} {rate:.1f}" for program, rate in rates if rate)
+    return ["", f"Segments of the log a second: {said}."] if said else []
 
 
 def corpus_table(table, variant, corpus, programs):
@@ -115,7 +129,7 @@ def verdict(table, variant, corpus, phase, program):
     for measure in ("wall", "stored", "added"):
         mine, theirs = (median(table, corpus, phase, who, measure) for who in (OURS, program))
         wanted = aim(variant, corpus, phase, measure, program)
-        shown = measure == "wall" or wanted or (measure == "added" and phase == "changed")
+        shown = measure == "wall" or wanted or (measure == "added" and phase in ("changed", "incremental"))
         if mine is None or not theirs or not shown:
             continue
         ratio = mine / theirs
@@ -132,10 +146,10 @@ def same(results, variant, corpus):
     if not found:
         return [""]
     good = [program for program, differences in found.items() if not differences]
-    lines = [
-        "",
-        f"Restored trees that equal the originals in names, permissions, times and content: {', '.join(good)}.",
-    ]
+    said = "Restored trees that equal the originals in names, permissions, times and content"
+    if variant == "postgres":
+        said = "Servers start from what was restored and answer as the original does"
+    lines = ["", f"{said}: {', '.join(good)}."]
     for program, differences in found.items():
         if differences:
             lines.append(f"**{program} restored something else**, for example `{differences[0]}`.")

@@ -17,6 +17,7 @@ import mutate
 import report
 import stream
 import trees
+from pgserver import Server
 from results import Results
 
 HERE = Path(__file__).parent
@@ -86,6 +87,39 @@ class Trees(unittest.TestCase):
         self.assertIn("0.50 wall, 1.00 stored | 0.3 wall, 1 stored | **wall NOT reached**, reached |", text)
         self.assertIn("| initial | rustic | FAILED: no / such thing |", text)
         self.assertIn("<svg", (self.work / "report/local-source-wall.svg").read_text())
+
+
+class Postgres(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.work = Path(directory.name)
+
+    def test_the_same_segments_are_archived_by_everybody(self):
+        server = Server(self.work, Path("/nowhere"))
+        status = server.data / "pg_wal/archive_status"
+        status.mkdir(parents=True)
+        names = [f"00000001000000000000000{number}" for number in range(4)]
+        for name in names:
+            (status / f"{name}.done").touch()
+        server.mark(names[:2], "ready")
+        self.assertEqual(server.ready(), names[:2])
+        server.mark(names, "done")
+        self.assertEqual(server.ready(), [])
+        server.mark([*names, "00000001000000000000000F"], "ready")
+        self.assertEqual(server.ready(), names)
+
+    def test_a_report_has_segments_a_second_and_what_is_aimed_at(self):
+        results = Results(self.work / "results.jsonl")
+        cost = {"user": 1.0, "system": 0.5, "peak_kib": 1024, "sync": 0.0, "stored": 100, "added": 100}
+        for program, wall, rate in (("backup", 2.0, 30.0), ("pgbackrest", 4.0, 15.0), ("cp+fsync", 3.0, 20.0)):
+            row = {"variant": "postgres", "corpus": "pgbench", "phase": "log", "round": 1, "program": program}
+            results.add("run", **row, wall=wall, segments_per_second=rate, **cost)
+        results.add("compared", variant="postgres", corpus="pgbench", program="backup", differences=[])
+        text = report.write(results, self.work / "report").read_text()
+        self.assertIn("Segments of the log a second: backup 30.0, pgbackrest 15.0, cp+fsync 20.0.", text)
+        self.assertIn("| 0.50 wall | 0.67 wall | reached |", text)
+        self.assertIn("Servers start from what was restored", text)
 
 
 class Measuring(unittest.TestCase):
