@@ -1,5 +1,7 @@
 //! Servers in configurations: the kind `postgres`.
 
+mod dump;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use backup_core::resources::RateLimit;
 use backup_core::{Error, Result, Source};
 use serde::Deserialize;
 
+use self::dump::DumpSettings;
 use super::drill::TableName;
 use super::physical::{ArchivedSegments, BackupMode};
 use super::{Connect, PostgresSource, PostgresSourceBuilder};
@@ -27,9 +30,12 @@ const LOG_WAIT: Duration = Duration::from_secs(300);
 /// slot = "backup"                            # that of `backup log receive`
 /// ```
 ///
-/// Further: `password` (a [`SecretRef`]), `mode` (`physical`, `physical-sql`), `type` (`full`, `differential`, `incremental`), `connections`,
+/// Further: `password` (a [`SecretRef`]), `mode` (`physical`, `physical-sql`, `logical`), `type` (`full`, `differential`, `incremental`), `connections`,
 /// `fast_checkpoint`, `trust_times`, `page_checksums`, `read_limit` (bytes a second), `log` (`archived`, `elsewhere`), `log_wait`, `record` (tables like
 /// `shop: public.orders` that are counted after each backup, for [drills](super::drill::RecordedMoment)).
+///
+/// With `mode = "logical"` databases are [dumped](super::logical), as the table `dump` says: `databases`, `format`, `globals`, `jobs`, `scratch`, `scratch_limit`,
+/// `programs`, `lock_timeout`, `timeout`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresSettings {
@@ -54,6 +60,7 @@ pub struct PostgresSettings {
     log_wait: Option<Span>,
     #[serde(default)]
     record: Vec<TableName>,
+    dump: Option<DumpSettings>,
 }
 
 /// How a cluster is read.
@@ -62,6 +69,7 @@ pub struct PostgresSettings {
 enum Mode {
     Physical,
     PhysicalSql,
+    Logical,
 }
 
 /// Where its log goes.
@@ -93,6 +101,15 @@ impl PostgresSettings {
             }
             (Some(Mode::PhysicalSql), Some(_)) => {
                 Err(settings.error("`physical-sql` reads no directory: leave `pgdata` out"))
+            }
+            (Some(Mode::Logical), Some(_)) => {
+                Err(settings.error("dumps read no directory: leave `pgdata` out"))
+            }
+            (Some(Mode::Logical), None) if !parsed.record.is_empty() || parsed.slot.is_some() => {
+                Err(settings.error("dumps have no log: leave `record` and `slot` out"))
+            }
+            (mode, _) if mode != Some(Mode::Logical) && parsed.dump.is_some() => {
+                Err(settings.error("`dump` is about mode = \"logical\""))
             }
             _ if parsed.log == Log::Elsewhere && parsed.log_wait.is_some() => {
                 Err(settings
@@ -131,9 +148,14 @@ impl PostgresSettings {
         self.pgdata.is_none()
     }
 
+    /// Whether its databases are dumped, and not its files read.
+    pub fn is_dumped(&self) -> bool {
+        self.mode == Some(Mode::Logical)
+    }
+
     /// Whether its log is archived in the repository of its backups.
     pub fn has_archived_log(&self) -> bool {
-        self.log == Log::Archived
+        self.log == Log::Archived && !self.is_dumped()
     }
 
     fn builder(
@@ -179,6 +201,13 @@ impl PostgresSettings {
 pub(crate) async fn postgres(settings: Settings, context: BuildContext) -> Result<Arc<dyn Source>> {
     let parsed = PostgresSettings::of(&settings)?;
     let connect = parsed.connect(&settings, &context).await?;
+    if parsed.is_dumped() {
+        let mut builder = parsed.dump.clone().unwrap_or_default().builder(connect, &context);
+        if let Some(name) = &parsed.cluster {
+            builder = builder.named(name);
+        }
+        return Ok(Arc::new(builder.build().map_err(|error: Error| settings.error(error))?));
+    }
     let built = parsed.builder(connect, &settings, &context)?.build();
     Ok(Arc::new(built.map_err(|error: Error| settings.error(error))?))
 }
@@ -228,6 +257,10 @@ mod tests {
             ("postgres", &["warehouse".to_owned()][..])
         );
         made(&component().with("log", "elsewhere"), &BuildContext::default()).await.unwrap();
+        let dump = serde_json::json!({ "databases": ["shop"], "globals": "without_passwords" });
+        let dumped = component().with("mode", "logical").with("cluster", "orders").with("dump", dump);
+        let source = made(&dumped, &BuildContext::default()).await.unwrap();
+        assert_eq!(source.info().identity, ["orders", "logical", "database shop"]);
     }
 
     #[tokio::test]
@@ -239,6 +272,19 @@ mod tests {
             (component().with("mode", "physical"), "say which in `pgdata`"),
             (component().with("mode", "physical-sql").with("pgdata", "/srv"), "leave `pgdata` out"),
             (component().with("mode", "quickly"), "unknown variant"),
+            (component().with("mode", "logical").with("pgdata", "/srv"), "leave `pgdata` out"),
+            (component().with("mode", "logical").with("slot", "a"), "leave `record` and `slot` out"),
+            (component().with("dump", serde_json::json!({})), "mode = \"logical\""),
+            (
+                component().with("mode", "logical").with("dump", serde_json::json!({ "format": "plain" })),
+                "sources.x.dump.format: unknown variant",
+            ),
+            (
+                component()
+                    .with("mode", "logical")
+                    .with("dump", serde_json::json!({ "format": "directory" })),
+                "scratch directory",
+            ),
             (component().with("type", "half"), "unknown variant"),
             (component().with("log", "elsewhere").with("log_wait", "1m"), "leave `log_wait` out"),
             (component().with("connections", 1000), "1000 connections"),

@@ -1,3 +1,5 @@
+//! Judgements over audits and servers that are made up.
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -84,7 +84,8 @@ impl Context {
     /// What the source of a job is made with: that of a server waits until its log is in the job's repository.
     pub async fn build_source(&self, component: &Component, location: &Location) -> Outcome<BuildContext> {
         let build = self.build();
-        if component.kind != "postgres" {
+        let waits = |(_, parsed): (_, PostgresSettings)| parsed.has_archived_log();
+        if component.kind != "postgres" || !self.postgres_settings("", component).is_ok_and(waits) {
             return Ok(build);
         }
         let archive = self.wal_archive_at(location, Places::Required, None).await?.archive;
