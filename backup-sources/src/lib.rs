@@ -22,6 +22,7 @@
 //! | [`ReaderSource`] | whatever an asynchronous reader yields |
 //! | [`MemorySource`] | entries in memory |
 //! | `postgres::PostgresSource` | the files of a PostgreSQL cluster; with the feature `postgres` |
+//! | `postgres::LogicalSource` | dumps of the databases of a PostgreSQL server; with the feature `postgres` |
 //! | `BucketSource` | the objects below a prefix of a bucket, in any store of the crate `object_store`; with the feature `object-store` |
 //!
 //! Files can be read from a consistent [view] of them: a snapshot of btrfs, LVM or ZFS.
@@ -34,7 +35,7 @@
 //!
 //! With the feature `fuse`, `mount` shows all snapshots of a repository as a file system, on Linux.
 //!
-//! With the feature `postgres`, `postgres` has what a PostgreSQL server needs: its log, backups of its files, recovery.
+//! With the feature `postgres`, `postgres` has what a PostgreSQL server needs: its log, backups of its files, recovery, dumps of its databases.
 //!
 //! A target leaves alone what a snapshot does not have; [`DeletePlanner`] finds that, and its plan deletes it. A snapshot
 //! of a [`ReplacedSource`], made before, has what a restore replaces or deletes.

@@ -26,7 +26,7 @@ async fn trap_40_what_names_and_comments_hold_is_not_run_by_whoever_restores() {
         "d \\! touch x",
         &format!(
             "create table \"{0}\" (\"{1}\" text); insert into \"{0}\" values ('{2}'); comment on table \"{0}\" is '{3}';
-             create function g() returns int language sql as 'select 1 -- {4}'",
+             create function g() returns int language sql as 'select 1 /* {4} */'",
             bait("table"),
             bait("column"),
             bait("value"),

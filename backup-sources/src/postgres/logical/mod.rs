@@ -16,7 +16,8 @@
 //! let source = LogicalSource::builder(Connect::parse("postgres://backup@db.example/postgres")?).build()?;
 //! let report = repository.backup(&source, &BackupOptions::default(), &job).await?;
 //!
-//! let snapshot = repository.snapshot(report.snapshot.unwrap(), &job).await?;
+//! let Some(id) = report.snapshot else { return Ok(()) };
+//! let snapshot = repository.snapshot(id, &job).await?;
 //! let restore = LogicalRestore::new(Connect::parse("postgres://restore@other.example/postgres")?).database("shop").create(true);
 //! let plan = restore.plan(&snapshot, &job).await?;
 //! restore.apply(&plan, &snapshot, &job).await?;

@@ -56,7 +56,8 @@ impl LogicalRestore {
     /// # Errors
     ///
     /// The plan is of another snapshot; what is stored cannot be read; `pg_restore` failed, with the end of what it complained of. The message names the database, and
-    /// those that were restored before it. Cancellation: dropping the future kills `pg_restore`, and the server undoes the transaction.
+    /// those that were restored before it. Cancellation: dropping the future kills `pg_restore`, and the server undoes the
+    /// transaction; a database that was made for it stays, with nothing in it.
     pub async fn apply(
         &self,
         plan: &LogicalPlan,
