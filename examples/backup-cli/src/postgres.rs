@@ -221,9 +221,9 @@ impl Looking {
 }
 
 impl Context {
-    /// What a recovering server runs to get its log from this repository: this program with the options that lead there. Secrets are not
-    /// among them: the server needs the files that have them, or the same variables.
-    pub fn restore_command(&self) -> Outcome<String> {
+    /// What a recovering server runs to get the log of its cluster from this repository: this program with the options that lead there.
+    /// Secrets are not among them: the server needs the files that have them, or the same variables.
+    pub fn restore_command(&self, system: u64) -> Outcome<String> {
         let program = std::env::current_exe().map_err(|e| {
             refused(format!("this program does not know where it is, and no server could call it: {e}"))
         })?;
@@ -263,7 +263,8 @@ impl Context {
             command.push_str(&quoted(&word));
             command.push(' ');
         }
-        command.push_str("log fetch %f %p");
+        // The repository may have logs of several clusters, and the log of another one is never right.
+        command.push_str(&format!("log fetch --system {system} %f %p"));
         Ok(command)
     }
 }

@@ -211,10 +211,10 @@ async fn rehearse(
     target: &RecoveryTarget,
     context: &Context,
 ) -> Outcome<Rehearsed> {
-    let command = context.restore_command()?;
     let mut reports = Vec::with_capacity(clusters.len());
     for (cluster, drill) in clusters.into_iter().zip(drills) {
-        reports.push(drill.run(&cluster.source(command.clone())?, &context.job()).await?);
+        let command = context.restore_command(cluster.base().system_identifier)?;
+        reports.push(drill.run(&cluster.source(command)?, &context.job()).await?);
     }
     context.progress.clear();
     Ok(match (reports.len(), reports.pop()) {

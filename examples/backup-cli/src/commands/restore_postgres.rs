@@ -103,7 +103,8 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     let target = args.target.target()?;
     let repository = context.repository_anywhere().await?;
     let bases = bases(&args.snapshot, &args.filter, &repository, context).await?;
-    let command = context.restore_command()?;
+    let system = bases.last().map(|(base, _)| base.system_identifier).unwrap_or_default();
+    let command = context.restore_command(system)?;
     let inventory = args.looking.inventory(&bases, &target, context).await?;
     let mut place = Place::new(absolute(to)?);
     for (oid, directory) in args.tablespaces {
