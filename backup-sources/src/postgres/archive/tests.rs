@@ -359,8 +359,15 @@ async fn trap_23_what_fails_beside_the_file_does_not_stop_it_and_is_not_marked()
     let name = all[0].0.to_string();
     let report = push(&archive, &pg_wal, &name, PushOptions::default(), &job()).await.unwrap();
     assert_eq!(get(&archive, &name).await.unwrap(), Fetched::Found(all[0].1.clone()));
-    assert!(report.failed.contains(&all[1].0.to_string()) && report.failed.contains(&all[2].0.to_string()));
-    assert!(status(&data).iter().all(|name| name.ends_with(".ready")), "{:?}", status(&data));
+    let failed: Vec<_> = report.failed.iter().map(|failed| failed.file.clone()).collect();
+    assert_eq!(failed, [all[1].0.to_string(), all[2].0.to_string()]);
+    assert!(report.failed[1].why.contains("other content"), "{report:?}");
+    // The rest of the batch is archived, and marked; what was asked for is the server's to mark.
+    assert_eq!(report.others, [all[3].0.to_string()]);
+    assert_eq!(get(&archive, &all[3].0.to_string()).await.unwrap(), Fetched::Found(all[3].1.clone()));
+    let mut marks: Vec<_> = [0, 1, 2].iter().map(|index| format!("{}.ready", all[*index].0)).collect();
+    marks.push(format!("{}.done", all[3].0));
+    assert_eq!(status(&data), marks);
     assert!(push(&archive, &pg_wal, &all[1].0.to_string(), PushOptions::default(), &job()).await.is_err());
     assert!(push(&archive, &pg_wal, "../x", PushOptions::default(), &job()).await.is_err());
     fs::write(data.path().join("global/pg_control"), 5_u64.to_le_bytes()).unwrap();

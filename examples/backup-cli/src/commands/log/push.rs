@@ -18,8 +18,8 @@ pub struct Args {
     /// The file, as %p has it
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Archive at most so many files at once, of those that the server has ready
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
+    /// Archive at most so many files in one call, of those that the server has ready
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..=64))]
     batch: u8,
     /// The cluster, by its system identifier, where the repository has logs of several
     #[arg(long, value_name = "NUMBER")]
@@ -43,6 +43,13 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
     }
     let options = PushOptions::of_files(args.batch.into());
     let report = archive::push(&archive, directory, name, options, &context.job()).await?;
+    for failed in &report.failed {
+        context.console.say(format!(
+            "{} is ready and cannot be archived: {}",
+            failed.file,
+            human::name(&failed.why)
+        ));
+    }
     context.output.document(&report, |out| {
         let others = human::count(report.others.len() as u64, "other file", "other files");
         writeln!(out, "archived {name} and {others}; {} ready", report.left)
