@@ -7,13 +7,16 @@ mod push;
 mod received;
 mod spool;
 mod view;
+mod waves;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use backup_core::limits::LOG_PIECE_BYTES_MAX;
 use backup_core::{Archived, Error, ErrorKind, JobContext, LogName, LogPiece, Repository, Result};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Timeline;
 use super::wal::{self, LongHeader, SegmentSize, Summary, WalFile, check_partial, check_segment};
@@ -29,6 +32,9 @@ pub const SOURCE: &str = "postgres";
 
 /// Longest file but a segment: histories and labels have a few hundred bytes.
 const SMALL_BYTES_MAX: usize = 1024 * 1024;
+
+/// Files that are read through at once, each on a thread of its own.
+const AT_ONCE_MAX: usize = 4;
 
 /// Ends the name of what says that a segment is there to its end, where a segment is longer than an object may be.
 const COMPLETE: &str = ".complete";
@@ -171,10 +177,12 @@ impl WalArchive {
             found = found.or(other);
         }
         let lineage = self.settle(found, job).await?;
+        let summaries: Vec<_> = files.iter().map(|(file, content)| self.positions(*file, content)).collect();
+        let summaries: Vec<Positions> = stream::iter(summaries).buffered(AT_ONCE_MAX).try_collect().await?;
         let (mut pieces, mut ends, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-        for (file, content) in files {
+        for ((file, content), positions) in files.iter().zip(summaries) {
             let before = pieces.len();
-            self.cut(lineage, *file, content, &mut pieces, &mut ends).await?;
+            cut(lineage, *file, content, positions, &mut pieces, &mut ends);
             counts.push(pieces.len().saturating_sub(before));
         }
         let mut outcomes = self.archive(&pieces, job).await?.into_iter();
@@ -270,48 +278,53 @@ impl WalArchive {
         Ok(systems)
     }
 
-    /// The pieces that a file is archived in, and what says that it is whole where it has several.
-    async fn cut(
-        &self,
-        lineage: u64,
-        file: WalFile,
-        content: &Bytes,
-        pieces: &mut Vec<LogPiece>,
-        ends: &mut Vec<LogPiece>,
-    ) -> Result<()> {
-        let name = log_name(lineage, file);
-        let mut positions = std::collections::BTreeMap::new();
-        if let WalFile::Segment(segment) = file {
-            let size = SegmentSize::new(content.len() as u64)?;
-            let _ = self.size.set(size);
-            let bytes = content.clone();
-            let reading = tokio::task::spawn_blocking(move || Summary::of_segment(&bytes, segment, size));
-            let summary =
-                reading.await.map_err(|e| Error::internal("a segment could not be read").with_source(e))?;
-            positions = summary.to_positions();
-            positions.insert(wal::position::SEGMENT_SIZE.to_owned(), size.bytes().to_string());
-        }
-        if content.len() <= LOG_PIECE_BYTES_MAX {
-            let mut piece = LogPiece::whole(SOURCE, name, content.clone());
-            piece.position = positions;
-            pieces.push(piece);
-            return Ok(());
-        }
-        let total = content.len() as u64;
-        let mut offset = 0;
-        while offset < content.len() {
-            let end = offset.saturating_add(LOG_PIECE_BYTES_MAX).min(content.len());
-            let part = content.slice(offset..end);
-            let mut piece = LogPiece::part(SOURCE, name.clone(), offset as u64, Some(total), part);
-            piece.position = positions.clone();
-            pieces.push(piece);
-            offset = end;
-        }
-        let mut end = name;
-        end.segment.push_str(COMPLETE);
-        ends.push(LogPiece::whole(SOURCE, end, Bytes::from(total.to_string())));
-        Ok(())
+    /// What is remembered beside a file: which moments lie in it.
+    async fn positions(&self, file: WalFile, content: &Bytes) -> Result<Positions> {
+        let WalFile::Segment(segment) = file else { return Ok(Positions::new()) };
+        let size = SegmentSize::new(content.len() as u64)?;
+        let _ = self.size.set(size);
+        let bytes = content.clone();
+        let reading = tokio::task::spawn_blocking(move || Summary::of_segment(&bytes, segment, size));
+        let summary =
+            reading.await.map_err(|e| Error::internal("a segment could not be read").with_source(e))?;
+        let mut positions = summary.to_positions();
+        positions.insert(wal::position::SEGMENT_SIZE.to_owned(), size.bytes().to_string());
+        Ok(positions)
     }
+}
+
+/// Named positions of a file.
+type Positions = BTreeMap<String, String>;
+
+/// The pieces that a file is archived in, and what says that it is whole where it has several.
+fn cut(
+    lineage: u64,
+    file: WalFile,
+    content: &Bytes,
+    positions: Positions,
+    pieces: &mut Vec<LogPiece>,
+    ends: &mut Vec<LogPiece>,
+) {
+    let name = log_name(lineage, file);
+    if content.len() <= LOG_PIECE_BYTES_MAX {
+        let mut piece = LogPiece::whole(SOURCE, name, content.clone());
+        piece.position = positions;
+        pieces.push(piece);
+        return;
+    }
+    let total = content.len() as u64;
+    let mut offset = 0;
+    while offset < content.len() {
+        let end = offset.saturating_add(LOG_PIECE_BYTES_MAX).min(content.len());
+        let part = content.slice(offset..end);
+        let mut piece = LogPiece::part(SOURCE, name.clone(), offset as u64, Some(total), part);
+        piece.position = positions.clone();
+        pieces.push(piece);
+        offset = end;
+    }
+    let mut end = name;
+    end.segment.push_str(COMPLETE);
+    ends.push(LogPiece::whole(SOURCE, end, Bytes::from(total.to_string())));
 }
 
 /// Under which name a file is archived: its own, of its timeline.

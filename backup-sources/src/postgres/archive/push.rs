@@ -5,15 +5,13 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use backup_core::{Archived, Error, ErrorKind, JobContext, Result};
-use bytes::Bytes;
+use backup_core::{Archived, Error, JobContext, Result};
 use serde::Serialize;
 
 use super::WalArchive;
+use super::waves::{Buffers, Wave, Waves};
 use crate::postgres::wal::WalFile;
 
-/// Longest file of a server's log: a segment of the largest size.
-const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Most names of a directory that are looked at.
 const NAMES_MAX: usize = 1_000_000;
 
@@ -26,12 +24,12 @@ const DONE: &str = ".done";
 pub struct PushOptions {
     /// Most files of one call, that which was asked for included. 1: nothing else.
     pub files_max: usize,
-    /// Most bytes of one call, which are in memory at once; one file may be longer.
+    /// Most bytes of one call, of which at most four files or 64 MiB are in memory at once; one file may be longer.
     pub bytes_max: u64,
 }
 
 impl PushOptions {
-    /// So many files at once, and 16 MiB of memory for each.
+    /// So many files in one call, and 16 MiB for each.
     #[must_use]
     pub fn of_files(files_max: usize) -> Self {
         let files_max = files_max.clamp(1, 64);
@@ -39,10 +37,10 @@ impl PushOptions {
     }
 }
 
-/// Eight files, 128 MiB.
+/// Sixteen files, 256 MiB.
 impl Default for PushOptions {
     fn default() -> Self {
-        Self::of_files(8)
+        Self::of_files(16)
     }
 }
 
@@ -83,7 +81,7 @@ pub struct NotPushed {
 ///
 /// # Errors
 ///
-/// As [`WalArchive::put`], for the file that was asked for; [`ErrorKind::InvalidInput`] for a name that is none of a log's files. An
+/// As [`WalArchive::put`], for the file that was asked for; [`InvalidInput`](backup_core::ErrorKind::InvalidInput) for a name that is none of a log's files. An
 /// `archive_command` must exit with 1 to 125 then, never more: the server gives up archiving at signals and at codes above 125.
 /// Cancellation: what was archived stays, nothing is marked that is not durable.
 pub async fn push(
@@ -95,76 +93,22 @@ pub async fn push(
 ) -> Result<PushReport> {
     let file: WalFile = name.parse()?;
     let directory = pg_wal.to_owned();
-    let (asked, system) = blocking({
+    let (system, others) = blocking({
         let directory = directory.clone();
-        move || Ok((read(&directory, file)?, system_identifier(&directory)))
+        move || Ok((system_identifier(&directory), ready_beside(&directory, file, options)))
     })
     .await?;
-    let others = blocking({
-        let directory = directory.clone();
-        let left = options.bytes_max.saturating_sub(asked.len() as u64);
-        move || Ok(ready_beside(&directory, file, options.files_max.saturating_sub(1), left))
-    })
-    .await?;
-    let mut failed = Vec::new();
-    let mut all = vec![(file, asked.clone())];
-    for (other, content) in others.read {
-        match archive.check(other, &content) {
-            Ok(_) => all.push((other, content)),
-            Err(error) => failed.push(not_pushed(other, &error)),
-        }
-    }
-    let (outcome, done) = match archive.put_all(&all, system, job).await {
-        Ok(outcomes) => {
-            let done: Vec<WalFile> = all.iter().skip(1).map(|(file, _)| *file).collect();
-            (outcomes.first().copied().unwrap_or(Archived::Stored), done)
-        }
-        Err(error) if error.is_cancelled() || all.len() == 1 => return Err(error),
-        Err(_) => one_by_one(archive, &all, system, &mut failed, job).await?,
-    };
+    let waves = Waves { archive, pg_wal: &directory, asked: file, system, buffers: Buffers::default(), job };
+    let Wave { outcome, done, failed } = waves.archive(others.asked_bytes, &others.files).await?;
     let marked = done.clone();
     blocking(move || mark_done(&directory, &marked)).await?;
     let left = others.waiting.saturating_sub(done.len() as u64);
-    Ok(PushReport { outcome, others: done.iter().map(WalFile::to_string).collect(), failed, left })
-}
-
-/// Archives the first of these files, and then the others: those that are durable, and those that are not.
-async fn one_by_one(
-    archive: &WalArchive,
-    all: &[(WalFile, Bytes)],
-    system: Option<u64>,
-    failed: &mut Vec<NotPushed>,
-    job: &JobContext,
-) -> Result<(Archived, Vec<WalFile>)> {
-    let (mut outcome, mut done) = (None, Vec::new());
-    let mut broken = None;
-    for (file, content) in all {
-        let put = match &broken {
-            None => archive.put(*file, content.clone(), system, job).await,
-            Some(message) => Err(Error::new(ErrorKind::Transient, String::clone(message))),
-        };
-        match put {
-            Ok(archived) if outcome.is_none() => outcome = Some(archived),
-            Ok(_) => done.push(*file),
-            Err(error) if outcome.is_none() => return Err(error),
-            // It is not about this file: the next would not fare better, and the server waits.
-            Err(error) if !is_of_the_file(&error) => {
-                failed.push(not_pushed(*file, &error));
-                broken.get_or_insert_with(|| error.to_string());
-            }
-            Err(error) => failed.push(not_pushed(*file, &error)),
-        }
-    }
-    Ok((outcome.unwrap_or(Archived::Stored), done))
-}
-
-fn is_of_the_file(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::Corruption | ErrorKind::InvalidInput)
-}
-
-fn not_pushed(file: WalFile, error: &Error) -> NotPushed {
-    tracing::warn!(%file, %error, "is ready and cannot be archived");
-    NotPushed { file: file.to_string(), why: error.to_string() }
+    Ok(PushReport {
+        outcome: outcome.unwrap_or(Archived::Stored),
+        others: done.iter().map(WalFile::to_string).collect(),
+        failed,
+        left,
+    })
 }
 
 /// Files that a server has ready for its archive: how far archiving is behind.
@@ -178,13 +122,16 @@ pub fn queue_length(pg_wal: &Path) -> Result<u64> {
 
 #[derive(Debug, Default)]
 struct Beside {
-    read: Vec<(WalFile, Bytes)>,
+    /// What is archived as well, each with the length that it has.
+    files: Vec<(WalFile, u64)>,
     /// How many were ready.
     waiting: u64,
+    /// How long the file is that was asked for.
+    asked_bytes: u64,
 }
 
 /// What is ready beside a file, as the server would choose: histories first, then in order.
-fn ready_beside(pg_wal: &Path, asked: WalFile, files: usize, mut bytes: u64) -> Beside {
+fn ready_beside(pg_wal: &Path, asked: WalFile, options: PushOptions) -> Beside {
     let mut names = match ready(pg_wal) {
         Ok(names) => names,
         // It only makes the call less useful.
@@ -195,14 +142,17 @@ fn ready_beside(pg_wal: &Path, asked: WalFile, files: usize, mut bytes: u64) -> 
     };
     names.retain(|name| *name != asked);
     names.sort_by_key(|name| (!matches!(name, WalFile::History(_)), name.to_string()));
-    let mut beside = Beside { read: Vec::new(), waiting: names.len() as u64 };
-    for name in names.into_iter().take(files) {
-        match read_up_to(pg_wal, name, bytes) {
-            Ok(content) => {
-                bytes = bytes.saturating_sub(content.len() as u64);
-                beside.read.push((name, content));
+    let length = |name: WalFile| fs::metadata(pg_wal.join(name.to_string())).map(|about| about.len());
+    let asked_bytes = length(asked).unwrap_or_default();
+    let mut beside = Beside { files: Vec::new(), waiting: names.len() as u64, asked_bytes };
+    let mut left = options.bytes_max.saturating_sub(asked_bytes);
+    for name in names.into_iter().take(options.files_max.saturating_sub(1)) {
+        match length(name) {
+            Ok(bytes) if bytes <= left => {
+                left = left.saturating_sub(bytes);
+                beside.files.push((name, bytes));
             }
-            Err(_) => break,
+            _ => break,
         }
     }
     beside
@@ -219,27 +169,6 @@ fn ready(pg_wal: &Path) -> Result<Vec<WalFile>> {
         found.extend(file);
     }
     Ok(found.into_iter().collect())
-}
-
-fn read(pg_wal: &Path, file: WalFile) -> Result<Bytes> {
-    read_up_to(pg_wal, file, FILE_BYTES_MAX)
-}
-
-fn read_up_to(pg_wal: &Path, file: WalFile, bytes_max: u64) -> Result<Bytes> {
-    let path = pg_wal.join(file.to_string());
-    let unreadable = |e| Error::io(format!("{} cannot be read", path.display()), e);
-    let opened = fs::File::open(&path).map_err(unreadable)?;
-    let len = opened.metadata().map_err(unreadable)?.len();
-    if len > bytes_max {
-        let message = format!("{} has {len} bytes, more than are read at once", path.display());
-        return Err(Error::new(ErrorKind::LimitExceeded, message));
-    }
-    let mut content = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
-    opened.take(len).read_to_end(&mut content).map_err(unreadable)?;
-    if content.len() as u64 != len {
-        return Err(Error::new(ErrorKind::Io, format!("{} was cut short while it was read", path.display())));
-    }
-    Ok(content.into())
 }
 
 /// Marks what is durable, as the server would.
@@ -272,7 +201,9 @@ fn system_identifier(pg_wal: &Path) -> Option<u64> {
     None
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|e| Error::internal("reading a server's log failed").with_source(e))?
 }

@@ -9,8 +9,10 @@ use tokio::time::Instant;
 
 use crate::postgres::wal::{SegmentName, SegmentSize};
 
-/// How often the archive is asked.
-const TICK: Duration = Duration::from_millis(if cfg!(test) { 2 } else { 500 });
+/// How long after the first question the archive is asked again, and each time twice as long, up to the longest: the last segment is
+/// most often there soon, and questions far away cost.
+const FIRST_TICK: Duration = Duration::from_millis(if cfg!(test) { 2 } else { 50 });
+const LONGEST_TICK: Duration = Duration::from_millis(if cfg!(test) { 2 } else { 500 });
 /// Segments that are asked for at once; a backup that ran for days needs many.
 const ASKED_MAX: usize = 256;
 
@@ -55,6 +57,7 @@ pub(super) async fn wait(
 ) -> Result<()> {
     let deadline = Instant::now().checked_add(patience);
     let mut next = Some(first);
+    let mut tick = FIRST_TICK;
     while let Some(first) = next.filter(|first| *first <= last) {
         let segments: Vec<SegmentName> = std::iter::successors(Some(first), |name| name.next(size))
             .take_while(|name| *name <= last)
@@ -84,10 +87,11 @@ pub(super) async fn wait(
             return Err(Error::new(ErrorKind::Transient, message));
         }
         job.until_cancelled(async {
-            tokio::time::sleep(TICK).await;
+            tokio::time::sleep(tick).await;
             Ok(())
         })
         .await?;
+        tick = tick.saturating_mul(2).min(LONGEST_TICK);
     }
     Ok(())
 }

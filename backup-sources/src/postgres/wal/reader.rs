@@ -50,6 +50,8 @@ pub struct WalReader {
     version: Option<Version>,
     timeline: Option<Timeline>,
     header: Vec<u8>,
+    /// Memory of the record before.
+    spare: Vec<u8>,
     state: State,
     /// Where the last whole record ended.
     valid_to: Lsn,
@@ -92,6 +94,7 @@ impl WalReader {
             version: None,
             timeline: None,
             header: Vec::with_capacity(LONG_BYTES),
+            spare: Vec::with_capacity(HEADER_BYTES),
             state: State::First,
             valid_to: start,
             end: None,
@@ -247,7 +250,8 @@ impl WalReader {
                     let pad = usize::try_from(ALIGNMENT.saturating_sub(off)).unwrap_or_default();
                     return pad.min(bytes.len());
                 }
-                let kept = Vec::with_capacity(HEADER_BYTES);
+                let mut kept = std::mem::take(&mut self.spare);
+                kept.clear();
                 self.state =
                     State::Record(Partial { start: self.at, total: None, read: 0, kept, checksum: 0 });
                 0
@@ -283,6 +287,7 @@ impl WalReader {
             self.state = State::Switched;
         }
         let record = records::of_bytes(&partial.kept, version);
+        self.spare = partial.kept;
         events.push(WalEvent { lsn: partial.start, end, record });
     }
 }
@@ -314,7 +319,9 @@ impl Partial {
             if self.read >= HEADER_BYTES as u32 {
                 self.checksum = crc32c::crc32c_append(self.checksum, now);
             }
-            let room = KEPT_BYTES_MAX.saturating_sub(self.kept.len());
+            // What most records have after their headers counts for the checksum only.
+            let is_wanted = self.read < HEADER_BYTES as u32 || records::says_more(&self.kept);
+            let room = if is_wanted { KEPT_BYTES_MAX.saturating_sub(self.kept.len()) } else { 0 };
             self.kept.extend_from_slice(now.get(..now.len().min(room)).unwrap_or_default());
             self.read = self.read.saturating_add(u32::try_from(now.len()).unwrap_or(u32::MAX));
             taken = taken.saturating_add(now.len());

@@ -85,6 +85,11 @@ pub(super) fn of_bytes(bytes: &[u8], version: Version) -> WalRecord {
     parse(bytes, version).unwrap_or(WalRecord::Other)
 }
 
+/// Whether what follows the header of such a record is needed to see what it says.
+pub(super) fn says_more(header: &[u8]) -> bool {
+    header.get(17).is_none_or(|manager| *manager <= XACT)
+}
+
 /// Whether a record ends its segment.
 pub(super) fn is_switch(bytes: &[u8]) -> bool {
     matches!((bytes.get(16), bytes.get(17)), (Some(info), Some(&XLOG)) if info & 0xF0 == 0x40)
