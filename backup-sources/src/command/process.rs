@@ -16,6 +16,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc::{self, Receiver, Sender};
+#[cfg(feature = "postgres")]
+use tokio::sync::oneshot;
 
 use super::Call;
 use crate::reader::{Failure, lock};
@@ -39,6 +41,9 @@ pub(crate) struct Output {
     pieces: Option<Receiver<Bytes>>,
     piece: Bytes,
     end: Arc<Mutex<Option<Result<(), String>>>>,
+    /// Breaks off when the process has ended, by itself or killed.
+    #[cfg(feature = "postgres")]
+    gone: Option<oneshot::Receiver<()>>,
     failure: Failure,
 }
 
@@ -60,6 +65,8 @@ impl Output {
             pieces: None,
             piece: Bytes::new(),
             end: Arc::default(),
+            #[cfg(feature = "postgres")]
+            gone: None,
             failure: Arc::default(),
         }
     }
@@ -73,9 +80,10 @@ impl Output {
     #[cfg(feature = "postgres")]
     pub(crate) async fn stop(mut self) {
         self.call = None;
-        if let Some(pieces) = &mut self.pieces {
-            pieces.close();
-            while pieces.recv().await.is_some() {}
+        // Once nobody wants its output the process is killed. The closed channel itself is empty before that.
+        self.pieces = None;
+        if let Some(gone) = self.gone.take() {
+            let _ = gone.await;
         }
     }
 
@@ -87,8 +95,16 @@ impl Output {
     fn start(&mut self, call: Call, input: Stdio) -> io::Result<()> {
         let (sender, pieces) = mpsc::channel(PIECES_WAITING);
         let end = Arc::clone(&self.end);
+        #[cfg(feature = "postgres")]
+        let until_gone = {
+            let (until_gone, gone) = oneshot::channel::<()>();
+            self.gone = Some(gone);
+            until_gone
+        };
         let work = move || {
             let ended = run(&call, input, &sender);
+            #[cfg(feature = "postgres")]
+            drop(until_gone);
             // First the end, then the closing of the channel, which makes the reader look for it.
             *lock(&end) = Some(ended);
             drop(sender);
