@@ -1,4 +1,4 @@
-//! Recoveries of real clusters, to every kind of moment, and what they refuse.
+//! Recoveries of real clusters, and what they refuse. To many moments of every kind: `examples/backup-cli/tests/postgres_moments.rs`.
 #![cfg(feature = "postgres")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,13 +9,12 @@ use std::fs;
 use std::time::Duration;
 
 use backup_core::{ErrorKind, JobContext, RestoreReport};
-use backup_sources::postgres::Timeline;
 use backup_sources::postgres::recovery::{
     Place, PlanRequest, Programs, RecoverySettings, RecoveryState, RecoveryTarget, Refusal, Server,
     TargetAction, WatchUntil, finish, prepare, watch,
 };
-use postgres_archive::{Archive, Base, Recorder, Site, restore_tree, sh, starts, state_query};
-use postgres_server::{Cluster, Stop};
+use postgres_archive::{Archive, Base, Site, restore_tree, sh, starts, state_query};
+use postgres_server::Cluster;
 
 /// A busy cluster with a tablespace, its archive, a base backup made under load, and what came after.
 struct Scene {
@@ -42,84 +41,6 @@ impl Scene {
         self.primary.bench(1, 10);
         self.archive.flush(&self.primary);
     }
-}
-
-/// A standby that becomes a primary on a timeline whose number does not follow: the one that would is taken.
-fn promoted(primary: &Cluster, archive: &Archive, taken: u32) -> Cluster {
-    let standby = primary.make_standby();
-    standby.append_config(&format!(
-        "restore_command = '{}'\nrecovery_target_timeline = current",
-        archive.restore_command()
-    ));
-    standby.start();
-    standby.catch_up(primary);
-    primary.stop(Stop::Fast);
-    let name = format!("{}.history", Timeline::new(taken));
-    fs::write(archive.file(&name), "1\t0/1000000\tabandoned\n").unwrap();
-    standby.promote();
-    standby.checkpoint();
-    assert_eq!(standby.timeline(), taken + 1);
-    standby
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_moments_are_recovered_exactly_across_promotions_whose_numbers_jump() {
-    let Scene { archive, primary, base } = Scene::new();
-    let mut recorder = Recorder::default();
-    let load = primary.load(2);
-    recorder.record_many(&primary, 1, 8);
-    drop(load);
-    primary.bench(1, 20);
-    let second = promoted(&primary, &archive, 2);
-    let load = second.load(2);
-    recorder.record_many(&second, 3, 3);
-    let other = Base::take(&second, "second");
-    recorder.record_many(&second, 3, 3);
-    drop(load);
-    second.bench(1, 20);
-    let third = promoted(&second, &archive, 4);
-    let load = third.load(2);
-    recorder.record_many(&third, 5, 6);
-    drop(load);
-    third.bench(1, 20);
-    archive.flush(&third);
-    let last = third.sql(&state_query());
-    let inventory = archive.inventory(&third);
-    assert_eq!(recorder.moments.len(), 20);
-    let mut ways = Vec::new();
-    let latest = postgres_archive::Moment { target: RecoveryTarget::latest(), state: last, timeline: 5 };
-    for moment in recorder.moments.iter().chain([&latest]) {
-        let site = Site::new();
-        let began = std::time::Instant::now();
-        let plan = site.plan(&[&base, &other], &inventory, &moment.target);
-        let plan = plan.unwrap_or_else(|refused| panic!("{}: {refused}", moment.target));
-        assert_eq!(plan.timeline.get(), moment.timeline);
-        let taken = if plan.base.id == base.backup.id { &base } else { &other };
-        let (server, state) = site.recover(&plan, taken, &site.settings(&archive)).await.unwrap();
-        match &state {
-            RecoveryState::Paused { .. } => assert_ne!(moment.target, latest.target),
-            RecoveryState::Promoted { timeline, .. } => assert_eq!(timeline.get(), 6),
-            other => panic!("{}: {other:?}", moment.target),
-        }
-        assert_eq!(
-            server.sql(&state_query()).await,
-            moment.state,
-            "{} on {}",
-            moment.target,
-            moment.timeline
-        );
-        let timelines: Vec<u32> = plan.legs.iter().map(|leg| leg.timeline.get()).collect();
-        println!("{} from {} over {timelines:?}: {:?}", moment.target, plan.base.id, began.elapsed());
-        ways.push((plan.base.id.clone(), timelines));
-    }
-    assert!(ways.contains(&("first".into(), vec![1, 3])), "{ways:?}");
-    assert!(ways.contains(&("second".into(), vec![3, 5])), "{ways:?}");
-    // From the first base all the way.
-    let site = Site::new();
-    let plan = site.plan(&[&base], &inventory, &recorder.moments.last().unwrap().target).unwrap();
-    assert_eq!(plan.legs.len(), 3);
-    let (server, _) = site.recover(&plan, &base, &site.settings(&archive)).await.unwrap();
-    assert_eq!(server.sql(&state_query()).await, recorder.moments.last().unwrap().state);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,114 +14,15 @@
 #[path = "../../../backup-sources/tests/postgres_server/mod.rs"]
 mod postgres_server;
 
-use std::ffi::OsStr;
+mod postgres_world;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use postgres_server::{Cluster, eventually, run};
+use postgres_server::run;
+use postgres_world::World;
 use serde_json::Value;
-
-/// A cluster that archives into a repository.
-struct World {
-    cluster: Cluster,
-    program: PathBuf,
-    directory: PathBuf,
-}
-
-/// What a run did.
-#[derive(Debug)]
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl World {
-    fn new() -> Self {
-        let cluster = Cluster::builder()
-            .config("archive_mode = on\nwal_level = replica\narchive_timeout = 3600")
-            .make();
-        let directory = cluster.directory("backup");
-        // Where the program stands the server's user may not be able to go. By another process, so that nobody has it open for writing.
-        let program = directory.join("program");
-        run(Command::new("cp").arg(env!("CARGO_BIN_EXE_backup")).arg(&program));
-        fs::write(directory.join("key"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
-        cluster.account().own(&directory);
-        let world = Self { cluster, program, directory };
-        world.ok(["init"]);
-        // The record of seals of a whole run of tests is in a directory that the server's user may not enter.
-        let push = format!(
-            "env -u BACKUP_SEAL_LOG {} --repo {} --key-file {} log push %p",
-            world.program.display(),
-            world.path("repository").display(),
-            world.path("key").display()
-        );
-        world.cluster.append_config(&format!("archive_command = '{push}'"));
-        world.cluster.start();
-        world
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
-    fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = self.cluster.account().command(&self.program);
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.env("HOME", &self.directory);
-        command.arg("--repo").arg(self.path("repository")).arg("--key-file").arg(self.path("key"));
-        command.args(arguments);
-        command
-    }
-
-    fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ran {
-        let output = self.command(arguments).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-    }
-
-    fn ok<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
-        let ran = self.run(arguments);
-        assert_eq!(ran.code, Some(0), "{ran:?}");
-        ran.out
-    }
-
-    fn json(&self, code: i32, arguments: &[&str]) -> Value {
-        let mut all = vec!["--json"];
-        all.extend(arguments);
-        let ran = self.run(all);
-        assert_eq!(ran.code, Some(code), "{ran:?}");
-        serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{e}: {ran:?}"))
-    }
-
-    fn back_up(&self) -> Value {
-        let connection = self.cluster.conninfo("postgres");
-        let pgdata = self.cluster.data().display().to_string();
-        let arguments =
-            ["create", "postgres", "--connection", &connection, "--pgdata", &pgdata, "--fast-checkpoint"];
-        // The last segment that the backup needs is archived once another is begun.
-        let mut child = self.command(["--json"].iter().chain(&arguments));
-        let child = child.stdout(std::process::Stdio::piped()).spawn().unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    /// Waits until the log is archived up to here.
-    fn archived(&self) {
-        let segment = self.cluster.switch_wal();
-        eventually("an archived segment", || {
-            let last = self.cluster.sql("select coalesce(last_archived_wal, '') from pg_stat_archiver");
-            (last >= segment).then_some(())
-        });
-    }
-
-    fn programs(&self) -> String {
-        let program = self.cluster.program("postgres");
-        Path::new(program.get_program()).parent().unwrap().display().to_string()
-    }
-}
 
 #[test]
 fn a_cluster_is_backed_up_recovered_to_a_moment_and_rehearsed() {

@@ -82,6 +82,13 @@ impl<'a> Session<'a> {
             let ended = match streamed {
                 Ok(ended) => ended,
                 Err(error) if REMOVED.iter().any(|said| error.message().contains(said)) => {
+                    let now = log.standing(identity.system_identifier, &history, size, self.job).await?;
+                    let known = self.flushed.max(at.start(size));
+                    if now.is_some_and(|now| now.frontier.lsn > known) {
+                        // The server removes what its other way into the archive has brought there meanwhile.
+                        let message = "the server has removed what was archived otherwise since";
+                        return Err(Error::new(ErrorKind::Transient, message).with_source(error));
+                    }
                     self.removed(standing, at, size, &error).await?;
                     // What comes after the gap.
                     at = match standing.filter(|standing| standing.furthest.lsn > standing.frontier.lsn) {
