@@ -135,14 +135,9 @@ async fn directories_are_dumped_and_restored_by_several_connections() {
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "nothing stays");
     for name in &ODD[..3] {
         same(&cluster, &other, name);
-        let owner = format!(
-            "select distinct relowner::regrole from pg_class where relnamespace = 'public'::regnamespace"
-        );
-        assert_eq!(
-            other.sql_in(name, &owner),
-            "postgres",
-            "owners are not restored unless that is asked for"
-        );
+        let owner =
+            "select distinct relowner::regrole from pg_class where relnamespace = 'public'::regnamespace";
+        assert_eq!(other.sql_in(name, owner), "postgres", "owners are not restored unless that is asked for");
     }
 
     // A dump that needs more room than there may be is stopped, and the room is free again.
