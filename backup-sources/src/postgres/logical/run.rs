@@ -181,17 +181,19 @@ fn chosen(source: &LogicalSource, server: &Server) -> Result<Vec<String>> {
 async fn run_to_end(output: &mut Output, scratch: &Path, bytes_max: u64) -> Result<()> {
     let mut said = [0; 4096];
     let mut look = tokio::time::interval(LOOK);
+    let check = || {
+        let scratch = scratch.to_owned();
+        blocking(move || if bytes_max == u64::MAX { Ok(()) } else { check_bound(&scratch, bytes_max) })
+    };
     loop {
         tokio::select! {
             read = output.read(&mut said) => {
                 if read.map_err(|error| Error::new(ErrorKind::Io, error.to_string()))? == 0 {
-                    return Ok(());
+                    // It may have ended between two looks.
+                    return check().await;
                 }
             }
-            _ = look.tick(), if bytes_max != u64::MAX => {
-                let scratch = scratch.to_owned();
-                blocking(move || check_bound(&scratch, bytes_max)).await?;
-            }
+            _ = look.tick() => check().await?,
         }
     }
 }

@@ -96,10 +96,11 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         let rest = logical::Rest { snapshot, filter, dry_run, programs };
         return logical::run(&connection, dumps, rest, context).await;
     }
-    let to = args
-        .to
-        .as_deref()
-        .ok_or_else(|| Failure::usage("say where to: --to DIR, or --connection for dumps"))?;
+    if args.dumps.are_given() {
+        return Err(Failure::usage("databases and dumps need a server: give --connection instead of --to"));
+    }
+    let to = args.to.as_deref();
+    let to = to.ok_or_else(|| Failure::usage("say where to: --to DIR, or --connection for dumps"))?;
     let target = args.target.target()?;
     let repository = context.repository_anywhere().await?;
     let bases = bases(&args.snapshot, &args.filter, &repository, context).await?;

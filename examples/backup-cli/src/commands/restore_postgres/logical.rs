@@ -65,6 +65,24 @@ pub(super) struct Dumps {
     restore_timeout: Option<Span>,
 }
 
+impl Dumps {
+    /// Whether any of these options is given.
+    pub(super) fn are_given(&self) -> bool {
+        !self.databases.is_empty()
+            || !self.tables.is_empty()
+            || self.into.is_some()
+            || self.create
+            || self.clean
+            || self.globals
+            || self.owners
+            || self.role.is_some()
+            || self.connections.is_some()
+            || self.scratch.is_some()
+            || self.in_steps
+            || self.restore_timeout.is_some()
+    }
+}
+
 /// What `restore-postgres` takes beside that matters here.
 #[derive(Debug)]
 pub(super) struct Rest {
