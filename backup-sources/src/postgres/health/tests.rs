@@ -81,9 +81,9 @@ fn gap(first: u64, last: u64) -> Gap {
     Gap { first: segment(first), last: segment(last), segments: last - first + 1 }
 }
 
-fn with(change: impl Fn(&mut TimelineAudit)) -> WalAudit {
+fn with(change: impl FnMut(&mut TimelineAudit)) -> WalAudit {
     let mut audit = audit();
-    audit.timelines.iter_mut().for_each(|timeline| change(timeline));
+    audit.timelines.iter_mut().for_each(change);
     audit
 }
 
