@@ -177,7 +177,6 @@ fn trap_37_a_transaction_that_ends_in_the_backups_last_segment_before_the_backup
     assert_eq!(runs(&plan_of(&bases, &inventory, "xid:1005").unwrap()), [(1, 1, 2)]);
     // An earlier base backup leads there.
     let bases = [base(1, 1), base(1, 0)];
-    let mut inventory = inventory;
     let first = SegmentName::numbered(Timeline::FIRST, 0, size());
     inventory.add_segment(CLUSTER, size(), first, self::segment(0));
     assert_eq!(plan_of(&bases, &inventory, "xid:1004").unwrap().base.id, "base-1-0");
