@@ -6,13 +6,14 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::io::AsyncRead;
 
-use crate::{Attribute, Entry, JobContext, OwnerNames, Result, Skipped};
+use crate::{Attribute, Entry, JobContext, OwnerNames, Result, Skipped, SnapshotInfo};
 
 /// In which order a source yields its entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +81,17 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
 /// Dropping a run without [`finish`](SourceRun::finish) abandons it; it must release what it holds.
 #[async_trait]
 pub trait SourceRun: Send + Sync {
+    /// Called before the first entry is asked for, with the snapshot that this run is compared with, if there is one. A source
+    /// that can tell what changed since then says so of [its contents](Content::changed_in).
+    ///
+    /// # Errors
+    ///
+    /// An error fails the job: a source that merely cannot tell what changed reads everything.
+    async fn since(&mut self, parent: &SnapshotInfo) -> Result<()> {
+        let _ = parent;
+        Ok(())
+    }
+
     /// The next entries, at most `max`; empty at the end.
     ///
     /// An error fails the job. What merely cannot be read is an [`Item::Skipped`]; what exceeds the format's
@@ -198,6 +210,8 @@ pub struct Content {
     pub reader: ContentReader,
     /// How to cut it.
     pub chunking: Chunking,
+    /// What of it can differ from the parent's; see [`changed_in`](Content::changed_in).
+    pub changed: Option<Arc<[Range<u64>]>>,
 }
 
 /// The ways in which content can be read.
@@ -214,6 +228,22 @@ pub enum ContentReader {
 pub trait BlockingContent: Send {
     /// As [`io::Read::read`]: 0 is the end.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Passes over the next bytes, which are taken from the parent: see [`Content::changed_in`]. They may lie beyond the end.
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        let mut left = bytes;
+        let mut buffer = vec![0; SKIPPED_BYTES];
+        while left > 0 {
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            match self.read(buffer.get_mut(..wanted).unwrap_or_default()) {
+                Ok(0) => break,
+                Ok(count) => left = left.saturating_sub(count as u64),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 
     /// Called once after the end was read, before [`finish`](BlockingContent::finish): attributes of the entry that are
     /// known only now that its content is open. Their names begin with [`CONTENT_PREFIX`](crate::entry::CONTENT_PREFIX), or,
@@ -245,6 +275,9 @@ pub trait ReadAt: Send + Sync {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 }
 
+/// What is read at once only to be passed over.
+const SKIPPED_BYTES: usize = 64 * 1024;
+
 struct Reader<R>(R);
 
 impl<R: io::Read + Send> BlockingContent for Reader<R> {
@@ -261,7 +294,7 @@ impl Content {
         F: FnOnce() -> io::Result<C> + Send + 'static,
     {
         let open = move || open().map(|content| Box::new(content) as Box<dyn BlockingContent>);
-        Self { reader: ContentReader::Blocking(Box::new(open)), chunking: Chunking::default() }
+        Self { reader: ContentReader::Blocking(Box::new(open)), chunking: Chunking::default(), changed: None }
     }
 
     /// Content read from a blocking reader that is open already.
@@ -276,18 +309,29 @@ impl Content {
 
     /// Content from an asynchronous reader.
     pub fn from_async(reader: impl AsyncRead + Send + 'static) -> Self {
-        Self { reader: ContentReader::Async(Box::pin(reader)), chunking: Chunking::default() }
+        Self { reader: ContentReader::Async(Box::pin(reader)), chunking: Chunking::default(), changed: None }
     }
 
     /// Content that can be read at any position.
     pub fn from_random(content: Arc<dyn ReadAt>) -> Self {
-        Self { reader: ContentReader::Random(content), chunking: Chunking::default() }
+        Self { reader: ContentReader::Random(content), chunking: Chunking::default(), changed: None }
     }
 
     /// The same content, cut every `bytes` bytes.
     #[must_use]
     pub fn fixed(mut self, bytes: u32) -> Self {
         self.chunking = Chunking::Fixed { bytes };
+        self
+    }
+
+    /// The same content, of which the source knows that outside of these ranges of bytes every byte is what the parent has under
+    /// the same name, as far as both reach. `changed` is ascending and nothing in it overlaps; empty where nothing changed.
+    ///
+    /// The engine believes it: what lies outside is not read. It makes use of it where content is [cut](Self::fixed) into chunks
+    /// of one length, is read by blocking calls or at any position, and is longer than 2 MiB.
+    #[must_use]
+    pub fn changed_in(mut self, changed: impl Into<Arc<[Range<u64>]>>) -> Self {
+        self.changed = Some(changed.into());
         self
     }
 }
@@ -299,6 +343,10 @@ impl fmt::Debug for Content {
             ContentReader::Async(_) => "async",
             ContentReader::Random(_) => "random",
         };
-        f.debug_struct("Content").field("reader", &reader).field("chunking", &self.chunking).finish()
+        f.debug_struct("Content")
+            .field("reader", &reader)
+            .field("chunking", &self.chunking)
+            .field("changed", &self.changed.as_ref().map(|changed| changed.len()))
+            .finish()
     }
 }

@@ -9,7 +9,7 @@ use backup_core::repository::{BackupOptions, ParentChoice};
 use backup_core::{
     ErrorKind, JobContext, Result, SnapshotId, Source, SourceInfo, SourceRun, Timestamp, limits,
 };
-use common::{Protect, SMALL, Setup, TestEntry, TestSource, in_memory, random};
+use common::{Body, Protect, SMALL, Setup, TestEntry, TestSource, in_memory, random};
 
 fn source() -> TestSource {
     TestSource::new((0..10).map(|i| TestEntry::file(&format!("f{i}"), random(i, 5_000)).stamped()).collect())
@@ -159,5 +159,58 @@ async fn an_unchanged_file_keeps_its_extended_attributes_and_the_names_in_its_ac
         let snapshot = setup.repository.snapshot(id, &setup.job).await.unwrap();
         let name = snapshot.owner_names().users.get(&daemon).map(String::as_str);
         assert_eq!(name, listed.then_some("daemon"), "round {round}");
+    }
+}
+
+const PAGE: usize = 64 << 10;
+
+/// One file of pages.
+fn pages(content: &[u8], body: Body) -> TestEntry {
+    TestEntry::file("pages", content.to_vec()).fixed(PAGE as u32).body(body)
+}
+
+#[tokio::test]
+async fn where_a_source_knows_what_changed_only_that_is_read() {
+    let page = PAGE as u64;
+    let before = random(1, 100 * PAGE + 77).to_vec();
+    for body in [Body::Blocking, Body::Random] {
+        let (setup, _) = in_memory(Protect::Plain, SMALL).await;
+        let back_up = async |entry: TestEntry| {
+            let source = TestSource::new(vec![entry]);
+            let report =
+                setup.repository.backup(&source, &BackupOptions::default(), &setup.job).await.unwrap();
+            setup.assert_restores(report.snapshot.unwrap(), &source).await;
+            assert_eq!(report.bytes_read, source.bytes_read());
+            report
+        };
+        // What changed since nothing is everything.
+        let first = back_up(pages(&before, body).changed_in(&[])).await;
+        assert_eq!(first.bytes_read, before.len() as u64);
+
+        // Bytes within pages, pages side by side, and what was added, of which nobody need say anything.
+        let mut now = before.clone();
+        now.extend(random(2, 2 * PAGE));
+        now[3 * PAGE + 9] ^= 1;
+        now[50 * PAGE + 7..52 * PAGE].fill(0);
+        let ranges = [3 * page + 9..3 * page + 10, 50 * page + 7..52 * page];
+        let second = back_up(pages(&now, body).changed_in(&ranges)).await;
+        assert_eq!(second.bytes_read, 3 * page + (now.len() - 100 * PAGE) as u64);
+        assert_eq!((second.bytes_logical, second.entries_unchanged), (now.len() as u64, 0));
+
+        // Nothing at all changed.
+        let third = back_up(pages(&now, body).changed_in(&[])).await;
+        assert_eq!((third.bytes_read, third.bytes_added, third.entries_unchanged), (0, 0, 1));
+
+        // It became shorter, in the middle of a page.
+        let shorter = &now[..60 * PAGE + 5];
+        let fourth = back_up(pages(shorter, body).changed_in(&[])).await;
+        assert_eq!(fourth.bytes_read, 5);
+
+        // Where lengths of chunks differ, and where content cuts itself, everything is read.
+        let coarse = TestEntry::file("pages", now.clone()).fixed(2 * PAGE as u32).body(body).changed_in(&[]);
+        let fifth = back_up(coarse).await;
+        assert_eq!(fifth.bytes_read, now.len() as u64);
+        let cut = TestEntry::file("pages", shorter.to_vec()).body(body).changed_in(&[]);
+        assert_eq!(back_up(cut).await.bytes_read, shorter.len() as u64);
     }
 }

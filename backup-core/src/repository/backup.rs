@@ -25,6 +25,7 @@ mod assemble;
 mod attributes;
 mod churn;
 mod feed;
+mod kept;
 mod links;
 mod names;
 pub(super) mod packer;
@@ -215,6 +216,7 @@ async fn run_pipeline(
             done.close();
             packs.close();
             window.permits.close();
+            window.room.close();
         }
     });
     for number in 0..workers {

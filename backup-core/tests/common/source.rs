@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -41,17 +42,25 @@ pub struct TestEntry {
     pub content: Bytes,
     pub body: Body,
     pub chunking: Chunking,
+    /// What the source says can differ from the parent's.
+    pub changed: Option<Vec<Range<u64>>>,
 }
 
 impl TestEntry {
     pub fn file(name: &str, content: impl Into<Bytes>) -> Self {
         let content = content.into();
         let entry = Entry::file(name).unwrap().with_size(content.len() as u64);
-        Self { entry, content, body: Body::Blocking, chunking: Chunking::ContentDefined }
+        Self { entry, content, body: Body::Blocking, chunking: Chunking::ContentDefined, changed: None }
     }
 
     pub fn other(entry: Entry) -> Self {
-        Self { entry, content: Bytes::new(), body: Body::Blocking, chunking: Chunking::ContentDefined }
+        Self {
+            entry,
+            content: Bytes::new(),
+            body: Body::Blocking,
+            chunking: Chunking::ContentDefined,
+            changed: None,
+        }
     }
 
     pub fn body(mut self, body: Body) -> Self {
@@ -68,6 +77,11 @@ impl TestEntry {
     pub fn stamped(mut self) -> Self {
         let stamp = blake3::hash(&self.content);
         self.entry = self.entry.with_stamp(&stamp.as_bytes()[..8]);
+        self
+    }
+
+    pub fn changed_in(mut self, ranges: &[Range<u64>]) -> Self {
+        self.changed = Some(ranges.to_vec());
         self
     }
 
@@ -102,7 +116,8 @@ impl TestEntry {
             }
             Body::Random => Content::from_random(Arc::new(bytes)),
         };
-        Content { reader: content.reader, chunking: self.chunking }
+        let changed = self.changed.clone().map(Into::into);
+        Content { chunking: self.chunking, changed, ..content }
     }
 }
 
@@ -133,6 +148,12 @@ impl BlockingContent for Counted {
         let part = self.take(buffer.len())?;
         buffer[..part.len()].copy_from_slice(&part);
         Ok(part.len())
+    }
+
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        let end = usize::try_from(bytes).unwrap().min(self.rest.len());
+        drop(self.rest.split_to(end));
+        Ok(())
     }
 
     fn finish(&mut self) -> Option<String> {

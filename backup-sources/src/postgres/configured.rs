@@ -31,7 +31,7 @@ const LOG_WAIT: Duration = Duration::from_secs(300);
 /// ```
 ///
 /// Further: `password` (a [`SecretRef`]), `mode` (`physical`, `physical-sql`, `logical`), `type` (`full`, `differential`, `incremental`), `connections`,
-/// `fast_checkpoint`, `trust_times`, `page_checksums`, `read_limit` (bytes a second), `log` (`archived`, `elsewhere`), `log_wait`, `record` (tables like
+/// `fast_checkpoint`, `trust_times`, `wal_summaries`, `page_checksums`, `read_limit` (bytes a second), `log` (`archived`, `elsewhere`), `log_wait`, `record` (tables like
 /// `shop: public.orders` that are counted after each backup, for [drills](super::drill::RecordedMoment)).
 ///
 /// With `mode = "logical"` databases are [dumped](super::logical), as the table `dump` says: `databases`, `format`, `globals`, `jobs`, `scratch`, `scratch_limit`,
@@ -52,6 +52,8 @@ pub struct PostgresSettings {
     fast_checkpoint: bool,
     #[serde(default)]
     trust_times: bool,
+    #[serde(default)]
+    wal_summaries: bool,
     #[serde(default = "yes")]
     page_checksums: bool,
     read_limit: Option<ByteSize>,
@@ -168,6 +170,7 @@ impl PostgresSettings {
             .mode(self.kind)
             .fast_checkpoint(self.fast_checkpoint)
             .trust_times(self.trust_times)
+            .wal_summaries(self.wal_summaries)
             .verify_checksums(self.page_checksums);
         if let Some(connections) = self.connections {
             builder = builder.connections(connections);

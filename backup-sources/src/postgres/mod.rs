@@ -17,6 +17,7 @@ pub mod archive;
 mod configured;
 pub mod connect;
 pub mod drill;
+mod guarded;
 pub mod health;
 pub mod logical;
 mod lsn;

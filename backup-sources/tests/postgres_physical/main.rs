@@ -11,6 +11,7 @@ mod pages;
 mod restored;
 mod sources;
 mod standby;
+mod summaries;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -24,6 +24,26 @@ use postgres_server::run;
 use postgres_world::World;
 use serde_json::Value;
 
+/// Flips a bit of what is archived of a segment; where it is, and what was there.
+fn damage(world: &World, segment: &str) -> (PathBuf, Vec<u8>) {
+    let objects = world.path("repository/logs");
+    let stored =
+        run(Command::new("find").arg(&objects).args(["-type", "f", "-path", &format!("*/{segment}/*")]));
+    let object = PathBuf::from(stored.lines().next().unwrap());
+    let sound = fs::read(&object).unwrap();
+    let mut bytes = sound.clone();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    replace(world, &object, &bytes);
+    (object, sound)
+}
+
+fn replace(world: &World, object: &Path, bytes: &[u8]) {
+    fs::remove_file(object).unwrap();
+    fs::write(object, bytes).unwrap();
+    world.cluster.account().own(object);
+}
+
 #[test]
 fn a_cluster_is_backed_up_recovered_to_a_moment_and_rehearsed() {
     let world = World::new();
@@ -52,6 +72,19 @@ fn a_cluster_is_backed_up_recovered_to_a_moment_and_rehearsed() {
     let plan = world.json(0, &[&planned[..], &["--dry-run"]].concat());
     assert!(plan["plan"]["reached"]["proof"].is_string(), "{plan:#}");
     assert!(!Path::new(&to).exists(), "a dry run changes nothing");
+    let unread = world.json(0, &[&planned[..], &["--dry-run", "--unread-log"]].concat());
+    assert_eq!(
+        unread["plan"]["reached"], plan["plan"]["reached"],
+        "what segments say of themselves is the same"
+    );
+    // What is damaged is seen before anything is touched, unless one says not to look.
+    let target = plan["plan"]["reached"]["segment"].as_str().unwrap();
+    let (object, sound) = damage(&world, target);
+    let refused = world.run([&planned[..], &["--dry-run"]].concat());
+    assert!(refused.code == Some(1) && refused.err.contains(target), "{refused:?}");
+    world.json(0, &[&planned[..], &["--dry-run", "--unread-log"]].concat());
+    replace(&world, &object, &sound);
+
     let started = ["--start", "--programs", &programs, "--socket", &socket, "--port", "5433"];
     let restored = world.json(0, &[&planned[..], &started].concat());
     assert_eq!(restored["plan"]["base"]["id"], made["snapshot"], "{restored:#}");
@@ -149,16 +182,7 @@ fn trap_26_only_what_provably_was_never_archived_is_told_from_failures() {
         }) >= 126
     );
     // A damaged segment, and then a missing one.
-    let objects = world.path("repository/logs");
-    let stored =
-        run(Command::new("find").arg(&objects).args(["-type", "f", "-path", &format!("*/{first}/*")]));
-    let object = PathBuf::from(stored.lines().next().unwrap());
-    let mut bytes = fs::read(&object).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::remove_file(&object).unwrap();
-    fs::write(&object, bytes).unwrap();
-    world.cluster.account().own(&object);
+    let (object, _) = damage(&world, &first);
     let (code, ran) = fetch(&[&first, &dest]);
     assert!(code >= 126 && ran.err.contains(&first), "{ran:?}");
     fs::remove_file(&object).unwrap();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
+use super::kept::Room;
 use super::names::SeenNames;
 use super::packer::SharedPages;
 use super::shared::Shared;
@@ -23,13 +24,19 @@ pub(crate) const WINDOW_BATCHES: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Window {
     pub(crate) permits: Semaphore,
+    /// For what is taken from the parent in parts.
+    pub(crate) room: Room,
     /// The number of the first batch of entries that were known only at the end.
     pub(crate) trailing_from: AtomicU64,
 }
 
 impl Window {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { permits: Semaphore::new(WINDOW_BATCHES), trailing_from: AtomicU64::new(u64::MAX) })
+        Arc::new(Self {
+            permits: Semaphore::new(WINDOW_BATCHES),
+            room: Room::default(),
+            trailing_from: AtomicU64::new(u64::MAX),
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Walks the source beside the parent snapshot and decides for each entry: unchanged, or to be read.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::assemble::{WINDOW_BATCHES, Window};
 use super::churn::Churn;
+use super::kept::Parts;
 use super::links::Cause;
 use super::shared::Shared;
 use super::stream::{PUMP_BUFFERS, StreamJob, check_chunking};
@@ -176,22 +178,54 @@ impl Feeder {
             self.churn.entries_changed = self.churn.entries_changed.saturating_add(1);
             self.churn.replaced(&before.content, &parent.reader)?;
         }
-        if let Some(before) = before
-            && is_unchanged(&entry, &before.entry)
-            && self.still_stored(&before.content).await?
-        {
-            let counters = &self.shared.counters;
-            counters.unchanged.fetch_add(1, Ordering::Relaxed);
-            counters.bytes_logical.fetch_add(before.content.len(), Ordering::Relaxed);
-            let mut entry = entry;
-            entry.size = Some(before.content.len());
-            // What is known only of open content is as it was, too.
-            self.shared.add_content_attributes(&mut entry, before.entry.attributes);
-            run.unchanged(&entry);
-            return self.push(BatchItem::Ready(StoredEntry { entry, content: before.content }), 0).await;
-        }
+        let before = match before {
+            Some(before)
+                if is_unchanged(&entry, &before.entry) && self.still_stored(&before.content).await? =>
+            {
+                return self.take_over(entry, before, run).await;
+            }
+            before => before,
+        };
         let content = run.open(&entry).await?;
-        self.feed_content(entry, content).await
+        let (Some(changed), Some(before)) = (content.changed.clone(), before) else {
+            return self.feed_content(entry, content).await;
+        };
+        let is_same = changed.is_empty() && entry.size == Some(before.content.len());
+        if is_same && self.still_stored(&before.content).await? {
+            return self.take_over(entry, before, run).await;
+        }
+        self.feed_parts(entry, content, &changed, &before.content).await
+    }
+
+    /// Takes the parent's content.
+    async fn take_over(&mut self, mut entry: Entry, before: StoredEntry, run: &dyn SourceRun) -> Result<()> {
+        let counters = &self.shared.counters;
+        counters.unchanged.fetch_add(1, Ordering::Relaxed);
+        counters.bytes_logical.fetch_add(before.content.len(), Ordering::Relaxed);
+        entry.size = Some(before.content.len());
+        // What is known only of open content is as it was, too.
+        self.shared.add_content_attributes(&mut entry, before.entry.attributes);
+        run.unchanged(&entry);
+        self.push(BatchItem::Ready(StoredEntry { entry, content: before.content }), 0).await
+    }
+
+    /// Takes the parent's content but for what lies in `changed`.
+    async fn feed_parts(
+        &mut self,
+        entry: Entry,
+        content: Content,
+        changed: &[Range<u64>],
+        before: &StoredContent,
+    ) -> Result<()> {
+        check_chunking(content.chunking)?;
+        let size = entry.size.unwrap_or_default();
+        let in_parts = size > SMALL_BYTES_MAX as u64 && !matches!(content.reader, ContentReader::Async(_));
+        let (Some(parent), true) = (&self.parent, in_parts) else {
+            return self.feed_content(entry, content).await;
+        };
+        let (window, reader, shared) = (self.window.clone(), parent.reader.clone(), self.shared.clone());
+        let parts = window.room.parts(changed, content.chunking, size, before, &reader, &shared).await?;
+        self.stream(|sequence| StreamJob::new(entry, sequence, content, parts)).await
     }
 
     // Of the further names of a file that was left out, the first that can be read becomes the file.
@@ -251,7 +285,7 @@ impl Feeder {
                 self.stream(|sequence| StreamJob::pumped(entry, sequence, content.chunking, buffers)).await
             }
             _ if size > SMALL_BYTES_MAX as u64 => {
-                self.stream(|sequence| StreamJob::new(entry, sequence, content)).await
+                self.stream(|sequence| StreamJob::new(entry, sequence, content, Parts::read())).await
             }
             _ => self.push(BatchItem::Open(entry, content), size).await,
         }

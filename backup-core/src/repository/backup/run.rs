@@ -167,6 +167,9 @@ impl Run<'_> {
         let shared = Arc::new(shared);
         job.emit(&Event::Phase { name: "read" });
         let mut run = self.source.begin(job).await?;
+        if let Some(parent) = parent.as_ref().filter(|_| walked.is_some()) {
+            run.since(&parent.info).await?;
+        }
         let (finished, churn, trees, mut uploaded) =
             run_pipeline(&shared, session, &mut *run, &self.info, walked).await?;
         drop(run);

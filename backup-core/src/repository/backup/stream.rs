@@ -2,7 +2,8 @@
 //!
 //! Reading and cutting must be done in order and is quick; identifying, compressing and sealing is slow and can be done
 //! for several regions at once. So a worker takes the cursor, reads and cuts a region, lets the cursor go and
-//! processes the region, while the next worker takes the cursor. The cuts are those of a serial run.
+//! processes the region, while the next worker takes the cursor. The cuts are those of a serial run. What is taken from the
+//! parent is a region, too, in which there is nothing to do.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use super::kept::Parts;
 use crate::chunker::Chunker;
 use crate::format::chunks::{ChunkRef, StoredContent};
 use crate::limits;
@@ -53,11 +55,15 @@ pub(crate) struct Region {
     pub(crate) bytes: Vec<u8>,
     /// Where each chunk ends.
     pub(crate) cuts: Vec<usize>,
+    /// Chunks of the parent instead of bytes.
+    pub(crate) kept: Vec<ChunkRef>,
 }
 
 #[derive(Debug)]
 struct Cursor {
     reader: Reader,
+    // What is left of the content.
+    parts: Parts,
     // What was read beyond the last cut.
     carry: Vec<u8>,
     next: u64,
@@ -85,8 +91,8 @@ struct Progress {
 
 impl StreamJob {
     /// Content that is read on worker threads.
-    pub(crate) fn new(entry: Entry, sequence: u64, content: Content) -> Self {
-        Self::with_reader(entry, sequence, content.chunking, Reader::Unopened(Some(content.reader)))
+    pub(crate) fn new(entry: Entry, sequence: u64, content: Content, parts: Parts) -> Self {
+        Self::with_reader(entry, sequence, content.chunking, Reader::Unopened(Some(content.reader)), parts)
     }
 
     /// Content that a task on the runtime reads into `buffers`; an empty buffer is the end.
@@ -96,12 +102,14 @@ impl StreamJob {
         chunking: Chunking,
         buffers: async_channel::Receiver<io::Result<Bytes>>,
     ) -> Self {
-        Self::with_reader(entry, sequence, chunking, Reader::Pump { buffers, rest: Bytes::new() })
+        let reader = Reader::Pump { buffers, rest: Bytes::new() };
+        Self::with_reader(entry, sequence, chunking, reader, Parts::read())
     }
 
-    fn with_reader(entry: Entry, sequence: u64, chunking: Chunking, reader: Reader) -> Self {
+    fn with_reader(entry: Entry, sequence: u64, chunking: Chunking, reader: Reader, parts: Parts) -> Self {
         let cursor = Cursor {
             reader,
+            parts,
             carry: Vec::new(),
             next: 0,
             ended: false,
@@ -160,10 +168,18 @@ impl Cursor {
     fn fill(&mut self, region: &mut Region, chunking: Chunking, chunker: &Chunker) {
         region.cuts.clear();
         region.bytes.clear();
+        region.kept.clear();
+        if let Some(chunks) = self.parts.take_kept() {
+            self.keep(region, chunks);
+            return;
+        }
         region.bytes.append(&mut self.carry);
-        let mut filled = region.bytes.len();
+        let carried = region.bytes.len();
+        let mut filled = carried;
         // What is carried over is shorter than a chunk, so each round makes progress.
         let goal = REGION_BYTES.max(filled.saturating_add(limits::CHUNK_BYTES_MAX / 2));
+        let left = usize::try_from(self.parts.to_read()).unwrap_or(usize::MAX);
+        let goal = goal.min(carried.saturating_add(left));
         region.bytes.resize(goal, 0);
         while filled < goal && !self.ended {
             let reader = &mut self.reader;
@@ -184,6 +200,7 @@ impl Cursor {
             }
         }
         region.bytes.truncate(filled);
+        self.parts.was_read(filled.saturating_sub(carried) as u64);
         let consumed = match chunking {
             Chunking::ContentDefined => chunker.cuts(&region.bytes, self.ended, &mut region.cuts),
             Chunking::Fixed { bytes } => fixed_cuts(filled, bytes as usize, self.ended, &mut region.cuts),
@@ -194,20 +211,50 @@ impl Cursor {
             self.reader = Reader::Unopened(None);
         }
     }
+
+    fn keep(&mut self, region: &mut Region, chunks: Vec<ChunkRef>) {
+        let reader = &mut self.reader;
+        let bytes = chunks.iter().map(|chunk| u64::from(chunk.len)).fold(0, u64::saturating_add);
+        match guard::read(|| reader.skip(bytes)) {
+            Ok(()) => region.kept = chunks,
+            Err(error) => {
+                self.ended = true;
+                self.failure = Some(error);
+            }
+        }
+    }
 }
 
 impl Reader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Self::Unopened(unopened) = self {
-            *self = match unopened.take() {
-                None => return Ok(0),
-                Some(ContentReader::Blocking(open)) => Self::Blocking(open()?),
-                Some(ContentReader::Random(content)) => Self::Random { content, at: 0 },
-                Some(ContentReader::Async(_)) => {
-                    return Err(io::Error::other("an asynchronous reader reached a worker"));
-                }
-            };
+    fn open(&mut self) -> io::Result<()> {
+        let Self::Unopened(unopened) = self else { return Ok(()) };
+        *self = match unopened.take() {
+            None => return Ok(()),
+            Some(ContentReader::Blocking(open)) => Self::Blocking(open()?),
+            Some(ContentReader::Random(content)) => Self::Random { content, at: 0 },
+            Some(ContentReader::Async(_)) => {
+                return Err(io::Error::other("an asynchronous reader reached a worker"));
+            }
+        };
+        Ok(())
+    }
+
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        self.open()?;
+        match self {
+            Self::Blocking(content) => content.skip(bytes),
+            Self::Random { at, .. } => {
+                *at = at.saturating_add(bytes);
+                Ok(())
+            }
+            Self::Unopened(_) | Self::Pump { .. } => {
+                Err(io::Error::other("nothing of an asynchronous reader can be skipped"))
+            }
         }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.open()?;
         match self {
             Self::Unopened(_) => Ok(0),
             Self::Blocking(content) => content.read(buffer),

@@ -114,9 +114,11 @@ impl Worker {
         if took {
             self.shared.set_current(stream.entry.name.to_string());
             self.content.set_kind(DataKind::of(&stream.entry.name));
-            let (chunks, _) = self.store_chunks(&region.bytes, &region.cuts)?;
+            let (mut chunks, _) = self.store_chunks(&region.bytes, &region.cuts)?;
+            chunks.append(&mut region.kept);
+            let bytes = chunks.iter().map(|chunk| u64::from(chunk.len)).fold(0, u64::saturating_add);
             self.shared.counters.bytes_read.fetch_add(region.bytes.len() as u64, Ordering::Relaxed);
-            self.shared.counters.bytes_logical.fetch_add(region.bytes.len() as u64, Ordering::Relaxed);
+            self.shared.counters.bytes_logical.fetch_add(bytes, Ordering::Relaxed);
             if let Some(end) = stream.finish_region(&region, chunks, &mut self.pages)? {
                 self.finish_stream(stream, end)?;
             }

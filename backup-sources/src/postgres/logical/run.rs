@@ -15,12 +15,13 @@ use tokio::io::AsyncReadExt;
 use super::dump::{Dump, DumpFile, Origin, State, Turns};
 use super::format::{DumpFormat, GLOBALS};
 use super::programs::Tool;
-use super::scratch::{Scratch, check_bound};
+use super::scratch::{self, check_bound};
 use super::server::Server;
 use super::{Globals, LogicalSource};
 use crate::command::process::Output;
 use crate::postgres::Connect;
 use crate::postgres::connect::database_argument;
+use crate::postgres::guarded::GuardedDirectory;
 use crate::reader::lock;
 
 /// How often the scratch directory's size is looked at.
@@ -44,7 +45,7 @@ pub(super) struct LogicalRun {
     /// What was yielded, and how far it was read.
     yielded: Mutex<BTreeMap<EntryName, (Option<Origin>, State)>>,
     turns: Turns,
-    scratch: Option<Scratch>,
+    scratch: Option<GuardedDirectory>,
 }
 
 impl LogicalRun {
@@ -68,7 +69,7 @@ impl LogicalRun {
         }
         left.sort_by(|a, b| b.0.cmp(&a.0));
         let scratch = match source.scratch.clone() {
-            Some(parent) => Some(blocking(move || Scratch::new(&parent)).await?),
+            Some(parent) => Some(blocking(move || scratch::new(&parent)).await?),
             None => None,
         };
         let turns = match source.format {
@@ -270,11 +271,7 @@ impl SourceRun for LogicalRun {
             }
         }
         if let Some(scratch) = self.scratch.take() {
-            blocking(move || {
-                scratch.remove();
-                Ok(())
-            })
-            .await?;
+            scratch::remove(scratch).await;
         }
         let globals = match self.source.globals {
             Globals::WithPasswords => "with_passwords",

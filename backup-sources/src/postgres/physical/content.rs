@@ -97,7 +97,8 @@ pub(super) struct PgContent {
     at: u64,
     /// A page of which a part was handed over: who asks for less than a page gets it in parts.
     rest: VecDeque<u8>,
-    digest: Digest,
+    /// None once a part was passed over: nobody knows then what the whole has.
+    digest: Option<Digest>,
     pace: Pace,
     damaged: Vec<u32>,
     damaged_count: u64,
@@ -112,7 +113,7 @@ impl PgContent {
         notes: Arc<Notes>,
         pace: Pace,
     ) -> Self {
-        let digest = notes.checksum.begin();
+        let digest = Some(notes.checksum.begin());
         let rest = VecDeque::new();
         Self {
             file,
@@ -132,8 +133,7 @@ impl PgContent {
     fn read_now(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(pages) = self.pages else {
             let len = self.file.read(buffer)?;
-            self.digest.update(buffer.get(..len).unwrap_or_default());
-            self.at = self.at.saturating_add(len as u64);
+            self.note(buffer.get(..len).unwrap_or_default());
             return Ok(len);
         };
         if buffer.is_empty() {
@@ -142,15 +142,13 @@ impl PgContent {
         if self.rest.is_empty() {
             if buffer.len() >= pages.bytes {
                 let len = self.read_pages(buffer, pages)?;
-                self.digest.update(buffer.get(..len).unwrap_or_default());
-                self.at = self.at.saturating_add(len as u64);
+                self.note(buffer.get(..len).unwrap_or_default());
                 return Ok(len);
             }
             let mut page = vec![0; pages.bytes];
             let len = self.read_pages(&mut page, pages)?;
             page.truncate(len);
-            self.digest.update(&page);
-            self.at = self.at.saturating_add(len as u64);
+            self.note(&page);
             self.rest = page.into();
         }
         let len = buffer.len().min(self.rest.len());
@@ -158,6 +156,14 @@ impl PgContent {
             *to = from;
         }
         Ok(len)
+    }
+
+    /// Notes what is handed over.
+    fn note(&mut self, bytes: &[u8]) {
+        if let Some(digest) = &mut self.digest {
+            digest.update(bytes);
+        }
+        self.at = self.at.saturating_add(bytes.len() as u64);
     }
 
     /// Reads whole pages, and judges them; less than a page at the end of the file only.
@@ -225,11 +231,20 @@ impl BlockingContent for PgContent {
         Ok(len)
     }
 
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        if !self.rest.is_empty() {
+            return Err(Error::internal("pages are passed over in the middle of one").into());
+        }
+        self.digest = None;
+        self.at = self.at.saturating_add(bytes);
+        self.file.skip(bytes).map_err(|error| self.notes.note_failure(error))
+    }
+
     fn attributes(&mut self) -> Vec<Attribute> {
-        let checksum: Checksum = self.digest.clone().finish();
-        let attribute = checksum.to_attribute();
-        self.notes.add_file(self.name.clone(), self.at, self.modified, Some(checksum));
-        vec![attribute]
+        let checksum = self.digest.take().map(Digest::finish);
+        let attribute = checksum.as_ref().map(Checksum::to_attribute);
+        self.notes.add_file(self.name.clone(), self.at, self.modified, checksum);
+        attribute.into_iter().collect()
     }
 
     fn finish(&mut self) -> Option<String> {
@@ -276,6 +291,11 @@ mod tests {
             buffer[..len].copy_from_slice(&bytes[..len]);
             self.at += len;
             Ok(len)
+        }
+
+        fn skip(&mut self, bytes: u64) -> io::Result<()> {
+            self.at = usize::try_from(bytes).unwrap().saturating_add(self.at).min(self.first.len());
+            Ok(())
         }
 
         fn read_again(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -170,11 +171,12 @@ impl PgFileReader for LocalFiles {
         .await
     }
 
-    fn open(&self, path: &str, end: Option<u64>, expected: u64) -> Opener {
+    fn open(&self, path: &str, end: Option<u64>, expected: u64, wanted: Option<&[Range<u64>]>) -> Opener {
+        let is_sequential = wanted.is_none() && expected >= SEQUENTIAL_BYTES;
         let (files, path) = (self.clone(), path.to_owned());
         Box::new(move || {
             let file = files.open_file(&path)?;
-            if expected >= SEQUENTIAL_BYTES {
+            if is_sequential {
                 // Only advice: nothing depends on it.
                 let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
             }
@@ -244,6 +246,11 @@ impl PgFile for LocalFile {
         let len = self.file.read_at(buffer, self.at)?;
         self.at = self.at.saturating_add(u64::try_from(len).unwrap_or_default());
         Ok(len)
+    }
+
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        self.at = self.at.saturating_add(bytes);
+        Ok(())
     }
 
     fn read_again(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -70,6 +70,7 @@ mod relation;
 mod run;
 mod session;
 mod sql;
+mod summaries;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -129,6 +130,7 @@ pub struct PostgresSource {
     label: String,
     verify_checksums: bool,
     trust_times: bool,
+    wal_summaries: bool,
     server_waits: bool,
     archive: Option<(Arc<dyn ArchivedSegments>, Duration)>,
     name: Option<String>,
@@ -152,6 +154,7 @@ impl PostgresSource {
             label: "backup".into(),
             verify_checksums: true,
             trust_times: false,
+            wal_summaries: false,
             server_waits: false,
             archive: None,
             name: None,
@@ -245,6 +248,21 @@ impl PostgresSourceBuilder {
         self
     }
 
+    /// Whether only those pages are read that changed since the snapshot before, as the server has summarized its log: PostgreSQL 17 and later
+    /// with `summarize_wal = on`. Not unless told so: damage that creeps into a page that nobody writes to is noticed only by who reads
+    /// it, so that a [full](BackupMode::Full) backup now and then, which reads everything, belongs to it.
+    ///
+    /// Where the server cannot tell (it kept no summaries of a part, or was promoted since; pages of the snapshot before were damaged), all is
+    /// read. The manifest has no checksum of a file of which a part was not read.
+    ///
+    /// A server that was put back by other means than a recovery, by a snapshot of its machine say, has a log that says nothing of that: make a full
+    /// backup then.
+    #[must_use]
+    pub fn wal_summaries(mut self, believe: bool) -> Self {
+        self.0.wal_summaries = believe;
+        self
+    }
+
     /// No snapshot before `archive` has every segment of the log that it needs. After `patience` without them the backup
     /// fails with an error that may pass.
     #[must_use]
@@ -298,7 +316,9 @@ impl PostgresSourceBuilder {
     /// [`InvalidInput`](backup_core::ErrorKind::InvalidInput): a number of connections, or a label, that cannot be.
     pub fn build(self) -> Result<PostgresSource> {
         let mut source = self.0;
-        source.trust_times &= source.mode != BackupMode::Full;
+        let reads_all = source.mode == BackupMode::Full;
+        source.trust_times &= !reads_all;
+        source.wal_summaries &= !reads_all;
         if !(1..=CONNECTIONS_MAX).contains(&source.connections) {
             let message =
                 format!("{} connections cannot be; give 1 to {CONNECTIONS_MAX}", source.connections);

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackupMode {
-    /// Every file is read, also where [times are trusted](super::PostgresSourceBuilder::trust_times).
+    /// Every file is read, also where [times are trusted](super::PostgresSourceBuilder::trust_times) or
+    /// [summaries of the log](super::PostgresSourceBuilder::wal_summaries) are.
     Full,
     /// What other tools store relative to the last full backup.
     Differential,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 
 use async_trait::async_trait;
 use backup_core::{Result, Timestamp};
@@ -52,9 +53,9 @@ pub(super) trait PgFileReader: fmt::Debug + Send + Sync {
     async fn read_all(&self, path: &str) -> Result<Option<Bytes>>;
 
     /// Prepares the reading of a file from its start. Returns at once; the closure opens it on a worker thread. Where
-    /// `end` is given, nothing beyond it is read. A file that is not there any more is
-    /// [`Gone`](backup_core::source::Gone).
-    fn open(&self, path: &str, end: Option<u64>, expected: u64) -> Opener;
+    /// `end` is given, nothing beyond it is read; where `wanted` is, what lies outside of these ranges will probably be passed
+    /// over. A file that is not there any more is [`Gone`](backup_core::source::Gone).
+    fn open(&self, path: &str, end: Option<u64>, expected: u64, wanted: Option<&[Range<u64>]>) -> Opener;
 }
 
 /// Opens a file on a worker thread.
@@ -64,6 +65,9 @@ pub(super) type Opener = Box<dyn FnOnce() -> io::Result<Box<dyn PgFile>> + Send>
 pub(super) trait PgFile: Send {
     /// As [`io::Read::read`]: 0 is the end.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Passes over the next bytes; they may lie beyond the end.
+    fn skip(&mut self, bytes: u64) -> io::Result<()>;
 
     /// Reads at `offset` what stands there now, and does not move where [`read`](PgFile::read) is. Less than the whole
     /// buffer means that the file ends there.

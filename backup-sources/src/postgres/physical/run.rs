@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use backup_core::log::position;
 use backup_core::source::Gone;
 use backup_core::{
-    Content, Entry, EntryName, Error, ErrorKind, Finished, Item, JobContext, Result, SourceRun, Timestamp,
+    Content, Entry, EntryName, Error, ErrorKind, Finished, Item, JobContext, Result, SnapshotInfo, SourceRun,
+    Timestamp,
 };
 use bytes::Bytes;
 
@@ -22,6 +23,7 @@ use super::manifest::Manifest;
 use super::reader::PgFileReader;
 use super::relation::{RelationFile, is_database};
 use super::session::{Session, Stopped};
+use super::summaries::{Between, ChangedBlocks};
 use super::{PostgresSource, archived};
 use crate::postgres::Lsn;
 use crate::postgres::wal::SegmentName;
@@ -88,6 +90,8 @@ pub(super) struct PhysicalRun {
     plan: Option<Plan>,
     items: std::vec::IntoIter<Item>,
     notes: Arc<Notes>,
+    /// What changed since the snapshot before, where that is known.
+    changed: Option<ChangedBlocks>,
 }
 
 impl PhysicalRun {
@@ -121,7 +125,15 @@ impl PhysicalRun {
             plan: None,
             items: Vec::new().into_iter(),
             notes,
+            changed: None,
         })
+    }
+
+    /// What changed since a snapshot, as the server has summarized its log.
+    async fn changed_since(&self, parent: &SnapshotInfo) -> Result<ChangedBlocks> {
+        let major = self.session.server.major();
+        let between = Between::new(parent, major, &self.control, self.start).map_err(Error::invalid_input)?;
+        ChangedBlocks::ask(self.session.client(), between, &self.job).await
     }
 
     async fn list(&mut self) -> Result<()> {
@@ -224,6 +236,18 @@ async fn read_control(reader: &dyn PgFileReader) -> Result<(Bytes, ControlFile)>
 
 #[async_trait]
 impl SourceRun for PhysicalRun {
+    async fn since(&mut self, parent: &SnapshotInfo) -> Result<()> {
+        if !self.source.wal_summaries {
+            return Ok(());
+        }
+        match self.changed_since(parent).await {
+            Ok(changed) => self.changed = Some(changed),
+            Err(error) if error.is_cancelled() => return Err(error),
+            Err(error) => tracing::warn!(%error, "all is read: what changed cannot be told"),
+        }
+        Ok(())
+    }
+
     async fn next(&mut self, max: usize) -> Result<Vec<Item>> {
         self.check_session()?;
         if self.plan.is_none() {
@@ -238,8 +262,10 @@ impl SourceRun for PhysicalRun {
         let (directory, file) = path.rsplit_once('/').unwrap_or(("", path));
         let relation = RelationFile::parse(file).filter(|_| is_database(directory, &self.version_directory));
         let size = entry.size.unwrap_or_default();
+        let changed = self.changed.as_ref().zip(relation);
+        let changed = changed.and_then(|(changed, file)| changed.of(directory, file, &self.control));
         // What a relation has grown by since the backup was started, replay adds.
-        let opener = self.reader.open(path, relation.map(|_| size), size);
+        let opener = self.reader.open(path, relation.map(|_| size), size, changed.as_deref());
         let control = &self.control;
         let verify = self.source.verify_checksums && control.data_checksums;
         let pages = relation
@@ -253,7 +279,11 @@ impl SourceRun for PhysicalRun {
             let file = opener().map_err(|error| notes.note_failure(error))?;
             Ok(PgContent::new(file, name, modified, pages, notes, pace))
         });
-        Ok(if relation.is_some() { content.fixed(control.block_bytes) } else { content })
+        let content = if relation.is_some() { content.fixed(control.block_bytes) } else { content };
+        Ok(match changed {
+            Some(changed) => content.changed_in(changed),
+            None => content,
+        })
     }
 
     fn unchanged(&self, entry: &Entry) {
@@ -364,7 +394,7 @@ mod tests {
             Ok(Some(bytes.into()))
         }
 
-        fn open(&self, _: &str, _: Option<u64>, _: u64) -> Opener {
+        fn open(&self, _: &str, _: Option<u64>, _: u64, _: Option<&[std::ops::Range<u64>]>) -> Opener {
             Box::new(|| Err(std::io::ErrorKind::Unsupported.into()))
         }
     }

@@ -99,6 +99,11 @@ impl Session {
         Ok(Self { client, server })
     }
 
+    /// For further questions.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Whether the connection broke.
     pub(super) fn is_broken(&self) -> bool {
         self.client.is_closed()

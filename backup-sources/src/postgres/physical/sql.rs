@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_channel::Receiver;
 use async_trait::async_trait;
 use backup_core::source::Gone;
 use backup_core::{Error, ErrorKind, Result, Timestamp};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_postgres::Client;
 
@@ -92,7 +93,7 @@ impl PgFileReader for SqlFiles {
         received.recv().await.map_err(|_| Error::cancelled())?.map_err(|error| error.with_entry(path))
     }
 
-    fn open(&self, path: &str, end: Option<u64>, expected: u64) -> Opener {
+    fn open(&self, path: &str, end: Option<u64>, expected: u64, wanted: Option<&[Range<u64>]>) -> Opener {
         let path: Arc<str> = path.into();
         let end = end.unwrap_or(u64::MAX);
         let mut file = SqlFile {
@@ -100,6 +101,8 @@ impl PgFileReader for SqlFiles {
             path,
             end,
             expected: expected.min(end),
+            wanted: wanted.map(|ranges| ranges.iter().cloned().collect()),
+            at: 0,
             asked: 0,
             ahead: VecDeque::new(),
             piece: Bytes::new(),
@@ -119,6 +122,10 @@ struct SqlFile {
     end: u64,
     /// Where the file probably ends: beyond that, nothing is asked for ahead.
     expected: u64,
+    /// What of it will probably be read, as far as it is not asked for; none: all.
+    wanted: Option<VecDeque<Range<u64>>>,
+    /// Where reading stands.
+    at: u64,
     /// How far pieces are asked for.
     asked: u64,
     ahead: VecDeque<Ahead>,
@@ -127,6 +134,7 @@ struct SqlFile {
 }
 
 struct Ahead {
+    offset: u64,
     bytes: u64,
     reply: Receiver<Result<Reply>>,
     /// Of a piece that nobody waits for yet; given back when it is taken.
@@ -134,36 +142,65 @@ struct Ahead {
 }
 
 impl SqlFile {
-    /// The next piece to ask for, in bytes; none at the end.
-    fn next_bytes(&self) -> Option<u32> {
-        let left = self.end.saturating_sub(self.asked);
-        let bytes = left.min(u64::from(PIECE_BYTES));
-        u32::try_from(bytes).ok().filter(|bytes| *bytes > 0)
+    /// The next piece to ask for; none at the end of what is wanted.
+    fn next_piece(&mut self) -> Option<(u64, u32)> {
+        let mut next = self.asked..self.end;
+        if let Some(wanted) = &mut self.wanted {
+            while wanted.front().is_some_and(|range| range.end <= self.asked) {
+                wanted.pop_front();
+            }
+            let range = wanted.front()?;
+            next = self.asked.max(range.start)..range.end.min(self.end);
+        }
+        piece(next)
     }
 
     fn ask_early(&mut self) {
-        let Some(bytes) = self.next_bytes() else { return };
+        let Some((offset, bytes)) = self.next_piece() else { return };
         // A file that is read to its end is asked for in full, and not for more memory than it takes.
         let Some(memory) = self.fetcher.memory(self.expected.min(u64::from(bytes))) else { return };
         let (reply, received) = async_channel::bounded(1);
-        let request = Request { path: Arc::clone(&self.path), offset: 0, bytes, reply };
+        let request = Request { path: Arc::clone(&self.path), offset, bytes, reply };
         if self.fetcher.try_ask(request) {
-            self.asked = u64::from(bytes);
-            self.ahead.push_back(Ahead { bytes: u64::from(bytes), reply: received, _memory: Some(memory) });
+            self.note_asked(offset, bytes, received, Some(memory));
         }
+    }
+
+    fn note_asked(
+        &mut self,
+        offset: u64,
+        bytes: u32,
+        reply: Receiver<Result<Reply>>,
+        memory: Option<OwnedSemaphorePermit>,
+    ) {
+        self.asked = offset.saturating_add(u64::from(bytes));
+        self.ahead.push_back(Ahead { offset, bytes: u64::from(bytes), reply, _memory: memory });
     }
 
     /// Asks for further pieces, as many as there are connections for.
     fn ask_ahead(&mut self) -> io::Result<()> {
+        self.asked = self.asked.max(self.at);
         while self.ahead.is_empty()
             || (self.ahead.len() < self.fetcher.pieces_ahead() && self.asked < self.expected)
         {
-            let Some(bytes) = self.next_bytes() else { break };
-            let reply = self.ask(self.asked, bytes)?;
-            self.asked = self.asked.saturating_add(u64::from(bytes));
-            self.ahead.push_back(Ahead { bytes: u64::from(bytes), reply, _memory: None });
+            let Some((offset, bytes)) = self.next_piece() else { break };
+            let reply = self.ask(offset, bytes)?;
+            self.note_asked(offset, bytes, reply, None);
         }
         Ok(())
+    }
+
+    /// The piece in which the next byte stands; none at the end.
+    fn next_reply(&mut self) -> io::Result<Option<Ahead>> {
+        self.ask_ahead()?;
+        if self.ahead.front().is_some_and(|next| next.offset <= self.at) {
+            return Ok(self.ahead.pop_front());
+        }
+        // It was not expected to be read.
+        let before = self.ahead.front().map_or(self.end, |next| next.offset);
+        let Some((offset, bytes)) = piece(self.at..before) else { return Ok(None) };
+        let reply = self.ask(offset, bytes)?;
+        Ok(Some(Ahead { offset, bytes: u64::from(bytes), reply, _memory: None }))
     }
 
     fn ask(&self, offset: u64, bytes: u32) -> io::Result<Receiver<Result<Reply>>> {
@@ -187,23 +224,42 @@ pub(super) fn stopped() -> io::Error {
     Error::new(ErrorKind::Cancelled, "the reading over SQL was stopped").into()
 }
 
+/// The first piece of a range, and where it stands.
+fn piece(range: Range<u64>) -> Option<(u64, u32)> {
+    let bytes = range.end.saturating_sub(range.start).min(u64::from(PIECE_BYTES));
+    u32::try_from(bytes).ok().filter(|bytes| *bytes > 0).map(|bytes| (range.start, bytes))
+}
+
 impl PgFile for SqlFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() && !self.ended {
-            self.ask_ahead()?;
-            let Some(next) = self.ahead.pop_front() else {
+            let Some(next) = self.next_reply()? else {
                 self.ended = true;
                 break;
             };
             self.piece = Self::receive(&next.reply)?;
             // The server gives less than it was asked for only at the end of the file.
             self.ended = (self.piece.len() as u64) < next.bytes;
+            let passed = usize::try_from(self.at.saturating_sub(next.offset)).unwrap_or(usize::MAX);
+            self.piece.advance(passed.min(self.piece.len()));
         }
         let len = self.piece.len().min(buffer.len());
         if let Some(space) = buffer.get_mut(..len) {
             space.copy_from_slice(&self.piece.split_to(len));
         }
+        self.at = self.at.saturating_add(len as u64);
         Ok(len)
+    }
+
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        let of_piece = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.piece.len());
+        self.piece.advance(of_piece);
+        self.at = self.at.saturating_add(bytes);
+        let at = self.at;
+        while self.ahead.front().is_some_and(|next| next.offset.saturating_add(next.bytes) <= at) {
+            self.ahead.pop_front();
+        }
+        Ok(())
     }
 
     fn read_again(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -27,7 +27,8 @@ pub struct Args {
     /// The data directory, for --mode physical
     #[arg(long, value_name = "DIR")]
     pgdata: Option<PathBuf>,
-    /// What the backup is recorded as: every snapshot is complete, and costs what changed [default: full]
+    /// What the backup is recorded as: every snapshot is complete, and costs what changed [default: full, or
+    /// incremental with --trust-times or --wal-summaries]
     #[arg(long = "type", value_enum, value_name = "TYPE")]
     kind: Option<Type>,
     /// What snapshots call the cluster, so that they belong together after a failover, too [default: the server's address]
@@ -42,6 +43,9 @@ pub struct Args {
     /// Take files whose length and times are as before for unchanged, but for those of the last seconds
     #[arg(long)]
     trust_times: bool,
+    /// Read only pages that changed, as the server's summaries of its log have it: PostgreSQL 17 and later with summarize_wal; not with --type full
+    #[arg(long)]
+    wal_summaries: bool,
     /// Do not verify the checksums of pages
     #[arg(long)]
     no_page_checksums: bool,
@@ -64,6 +68,7 @@ impl Args {
             || self.kind.is_some()
             || self.fast_checkpoint
             || self.trust_times
+            || self.wal_summaries
             || self.no_page_checksums
             || self.log_wait.is_some()
             || self.no_log_wait
@@ -111,15 +116,22 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         }
         _ => {}
     }
-    let mode = match args.kind.unwrap_or(Type::Full) {
-        Type::Full => BackupMode::Full,
-        Type::Differential => BackupMode::Differential,
-        Type::Incremental => BackupMode::Incremental,
+    let passes_over = args.trust_times || args.wal_summaries;
+    let mode = match args.kind {
+        Some(Type::Full) if passes_over => {
+            let message = "--type full reads everything: leave out --trust-times and --wal-summaries, or give another type";
+            return Err(Failure::usage(message));
+        }
+        None if !passes_over => BackupMode::Full,
+        Some(Type::Full) => BackupMode::Full,
+        Some(Type::Differential) => BackupMode::Differential,
+        Some(Type::Incremental) | None => BackupMode::Incremental,
     };
     let mut builder = PostgresSource::builder(connect)
         .connections(args.connections.map_or(2, usize::from))
         .fast_checkpoint(args.fast_checkpoint)
         .trust_times(args.trust_times)
+        .wal_summaries(args.wal_summaries)
         .verify_checksums(!args.no_page_checksums)
         .mode(mode);
     builder = match (args.mode, args.pgdata) {

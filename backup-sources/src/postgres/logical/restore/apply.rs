@@ -15,7 +15,7 @@ use crate::postgres::connect::{database_argument, explain};
 use crate::postgres::logical::DumpFormat;
 use crate::postgres::logical::programs::Tool;
 use crate::postgres::logical::run::blocking;
-use crate::postgres::logical::scratch::Scratch;
+use crate::postgres::logical::scratch;
 
 /// Longer than any server's names: no schema has it.
 const NO_SCHEMA: &str = "no schema has a name of more than 63 bytes, and so nothing in a schema is restored";
@@ -107,7 +107,7 @@ impl LogicalRestore {
     ) -> Result<()> {
         let entry = plan.backup.format.entry(&database.name)?;
         let scratch = match self.scratch.clone() {
-            Some(parent) => Some(blocking(move || Scratch::new(&parent)).await?),
+            Some(parent) => Some(blocking(move || scratch::new(&parent)).await?),
             None => None,
         };
         let dump = match &scratch {
@@ -141,11 +141,7 @@ impl LogicalRestore {
             unmake(connect, &database.into, error).await?;
         }
         if let Some(scratch) = scratch {
-            blocking(move || {
-                scratch.remove();
-                Ok(())
-            })
-            .await?;
+            scratch::remove(scratch).await;
         }
         restored
     }
