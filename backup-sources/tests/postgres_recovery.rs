@@ -142,6 +142,11 @@ async fn a_cluster_is_replaced_in_place_by_what_differs() {
     server.sql("checkpoint").await;
     server.stop().await;
     // Its tablespace is its own, and so may be replaced with it.
+    // But for what a cluster of another version has in the same directory, as after an upgrade.
+    let oid = *scene.base.backup.tablespaces.keys().next().unwrap();
+    let of_another = site.root.path().join(format!("space-{oid}/PG_9.6_201608131/5"));
+    fs::create_dir_all(&of_another).unwrap();
+    fs::write(of_another.join("16384"), "of another cluster").unwrap();
     let again =
         site.plan_with(&[&scene.base], &inventory, &target, Place::replacing, |request| request).unwrap();
     let files = prepare(&again).await.unwrap();
@@ -149,6 +154,7 @@ async fn a_cluster_is_replaced_in_place_by_what_differs() {
     println!("{} bytes written, {} were there", report.bytes_written, report.bytes_unchanged);
     assert!(report.bytes_unchanged > report.bytes_written, "only what differs is written");
     let recovered = finish(&again, &files, &report, &settings).await.unwrap();
+    assert_eq!(fs::read_to_string(of_another.join("16384")).unwrap(), "of another cluster");
     let server = site.server(&recovered).await;
     server.start().await.unwrap();
     let server = postgres_archive::Running::new(server);
