@@ -113,6 +113,11 @@ async fn trap_36_nothing_starts_until_everything_is_there() {
     ] {
         assert!(!site.data().join(gone).exists(), "{gone}");
     }
+    // A configuration that names the directory of the cluster that was backed up leads nobody there.
+    let configuration = site.data().join("postgresql.conf");
+    let text = fs::read_to_string(&configuration).unwrap();
+    let elsewhere = scene.primary.data().display();
+    fs::write(&configuration, format!("{text}\ndata_directory = '{elsewhere}'\n")).unwrap();
     let server = site.server(&recovered).await;
     server.start().await.unwrap();
     let server = postgres_archive::Running::new(server);

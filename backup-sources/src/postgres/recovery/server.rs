@@ -112,6 +112,8 @@ impl Server {
         }
         let mut options =
             format!("-c port={} -c unix_socket_directories={}", self.port, quoted(&self.socket)?);
+        // What the cluster's own configuration calls so is where it was backed up: there, a server would start on other files.
+        options.push_str(&format!(" -c data_directory={}", quoted(&self.data)?));
         for (name, value) in &self.settings {
             options.push_str(&format!(" -c {}", quoted(Path::new(&format!("{name}={value}")))?));
         }
