@@ -51,7 +51,8 @@ pub(super) async fn relations(server: &Server, writable: bool) -> Examination {
 fn judge(status: Option<i32>, said: &str) -> Examination {
     let skipped = said.contains("amcheck is not installed");
     // All of it is looked at, and the beginning told: there is a line for each database.
-    let nothing = said.contains("no relations to check") || said.contains("extension \"amcheck\" is not available");
+    let nothing =
+        said.contains("no relations to check") || said.contains("extension \"amcheck\" is not available");
     let told: String = said.trim().chars().take(2000).collect();
     match status {
         Some(0) if skipped => {
