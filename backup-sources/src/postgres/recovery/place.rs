@@ -238,6 +238,19 @@ fn look_at(path: &Path) -> Result<DirectoryState> {
     Ok(DirectoryState::Cluster { system_identifier, server })
 }
 
+/// Why no server may make a tablespace in this directory by replaying that one was made there; none if it may. Replay asks for nothing: what
+/// it finds there it takes for its own, and on the machine of the cluster that wrote the log that is the cluster's.
+pub(super) fn why_not_made(directory: &Path) -> Option<&'static str> {
+    match look_at(directory) {
+        Ok(DirectoryState::Empty) => None,
+        Ok(DirectoryState::Missing) => {
+            Some("it is not there, and would have to be, empty and of the server's user")
+        }
+        Ok(_) => Some("it is not empty, and what is there would be overwritten"),
+        Err(_) => Some("it cannot be looked at"),
+    }
+}
+
 /// The process of the server that runs in a data directory, by its `postmaster.pid`. A file that a server left which is gone counts
 /// for nothing; where that cannot be told, it counts.
 pub(super) fn running_server(data: &Path) -> Result<Option<u32>> {
