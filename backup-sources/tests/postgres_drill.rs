@@ -235,6 +235,7 @@ async fn four_planted_faults_make_it_fail() {
     let inventory = std::mem::replace(&mut scene.given.inventory, scene.archive.inventory(&scene.primary));
     let report = scene.run(drill.clone()).await;
     assert_eq!(parts(&report), ["plan"]);
+    assert_eq!(report.system_identifier, Some(scene.primary.system_identifier()), "it says what it was of");
     assert!(
         matches!(report.failures[0].refusals[0], Refusal::MissingSegments { .. }),
         "{:?}",

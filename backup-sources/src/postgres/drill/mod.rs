@@ -220,7 +220,10 @@ impl Drill {
         job: &JobContext,
     ) -> Result<()> {
         let mut clock = Clock { at: began };
-        let (bases, inventory) = (source.bases(job).await?, source.inventory(job).await?);
+        let bases = source.bases(job).await?;
+        // Also where there is no plan: whoever reads the evidence must know whose drill failed.
+        report.system_identifier = bases.last().map(|base| base.system_identifier);
+        let inventory = source.inventory(job).await?;
         let (parent, owner) = (self.scratch.clone(), self.owner);
         let made = tokio::task::spawn_blocking(move || Scratch::new(&parent, owner)).await;
         let scratch =
