@@ -166,6 +166,28 @@ async fn a_source_keeps_the_contract_of_sources() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tablespace_whose_disk_is_not_there_is_not_left_out_without_a_word() {
+    let cluster = keeping().start();
+    let place = cluster.tablespace("lost");
+    let inside = std::fs::read_dir(&place).unwrap().next().unwrap().unwrap().path();
+    let setup = Setup::new().await;
+    // A disk that is not mounted leaves an empty directory, or none.
+    for (from, to) in [(&inside, "version"), (&place, "place")] {
+        let away = cluster.directory("away").join(to);
+        std::fs::rename(from, &away).unwrap();
+        for source in crate::both(&cluster) {
+            let error = setup.try_backup(&source).await.unwrap_err();
+            assert!(error.to_string().contains("bring back the disk"), "{error}");
+        }
+        std::fs::rename(&away, from).unwrap();
+    }
+    assert!(setup.repository.snapshots(&setup.job).await.unwrap().is_empty());
+    for source in crate::both(&cluster) {
+        setup.backup(&source).await;
+    }
+}
+
 #[derive(Debug)]
 struct Directory(PathBuf);
 
