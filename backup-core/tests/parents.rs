@@ -83,7 +83,7 @@ async fn what_its_reader_complained_of_is_read_again_and_complained_of_again() {
         let report =
             setup.repository.backup(&source, &options("a", "x", None, seconds), &setup.job).await.unwrap();
         assert_eq!(report.outcome, Outcome::Partial);
-        let named: Vec<_> = report.skipped.named().iter().map(|skipped| skipped.name.to_string()).collect();
+        let named: Vec<_> = report.skipped.named().iter().map(|skipped| skipped.name.clone()).collect();
         assert_eq!(named.len(), 2, "{named:?}");
         assert_eq!(report.entries_unchanged, u64::from(report.parent.is_some()));
     }

@@ -297,6 +297,24 @@ async fn trap_38_a_hole_is_refused_and_a_standby_in_front_of_one_is_not_taken_fo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_lets_nobody_in_is_not_watched_for_ever() {
+    let scene = Scene::new();
+    scene.flush();
+    let inventory = scene.archive.inventory(&scene.primary);
+    let site = Site::new();
+    let plan = site.plan(&[&scene.base], &inventory, &RecoveryTarget::immediate()).unwrap();
+    let recovered = site.put(&plan, &scene.base, &site.settings(&scene.archive)).await.unwrap();
+    fs::write(site.data().join("pg_hba.conf"), "local all all reject\n").unwrap();
+    let server = postgres_archive::Running::new(site.server(&recovered).await);
+    server.0.start().await.unwrap();
+    let watched = watch(&server.0, &plan, WatchUntil::Done, Duration::from_secs(120), &JobContext::new());
+    let error = watched.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    assert!(error.to_string().contains("does not let the role `postgres` in"), "{error}");
+    assert!(server.0.is_running().unwrap(), "it is let go on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trap_39_it_pauses_by_default_and_never_archives_into_its_sources_lineage() {
     let scene = Scene::new();
     scene.primary.sql("select pg_create_restore_point('here')");
