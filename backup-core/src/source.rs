@@ -255,7 +255,8 @@ pub trait BlockingContent: Send {
     }
 
     /// Called after the end was read: what happened to the content meanwhile (it changed, shrank), if anything. The
-    /// content is stored as read, the notice reported, and the snapshot becomes partial.
+    /// content is stored as read, the notice reported, and the snapshot becomes partial. The next backup reads it again, whatever
+    /// its [stamp](crate::Entry::stamp) says.
     fn finish(&mut self) -> Option<String> {
         None
     }

@@ -7,7 +7,7 @@ mod common;
 
 use backup_core::repository::{BackupOptions, ParentChoice};
 use backup_core::{
-    ErrorKind, JobContext, Result, SnapshotId, Source, SourceInfo, SourceRun, Timestamp, limits,
+    ErrorKind, JobContext, Outcome, Result, SnapshotId, Source, SourceInfo, SourceRun, Timestamp, limits,
 };
 use common::{Body, Protect, SMALL, Setup, TestEntry, TestSource, in_memory, random};
 
@@ -70,6 +70,23 @@ async fn a_parent_can_be_named_or_declined() {
     let declined = BackupOptions { parent: ParentChoice::None, ..options("a", "x", None, 300) };
     let (_, parent, opened) = backup(&setup, &declined).await;
     assert_eq!((parent, opened), (None, 10));
+}
+
+#[tokio::test]
+async fn what_its_reader_complained_of_is_read_again_and_complained_of_again() {
+    let (setup, _) = in_memory(Protect::Plain, SMALL).await;
+    // One that is read as a whole, and one in regions.
+    let noticed = |name, len| TestEntry::file(name, random(7, len)).stamped().body(Body::Noticed);
+    for seconds in [100, 200, 300] {
+        let sound = TestEntry::file("sound", random(8, 5_000)).stamped();
+        let source = TestSource::new(vec![noticed("long", 3 << 20), noticed("short", 5_000), sound]);
+        let report =
+            setup.repository.backup(&source, &options("a", "x", None, seconds), &setup.job).await.unwrap();
+        assert_eq!(report.outcome, Outcome::Partial);
+        let named: Vec<_> = report.skipped.named().iter().map(|skipped| skipped.name.clone()).collect();
+        assert_eq!(named.len(), 2, "{named:?}");
+        assert_eq!(report.entries_unchanged, u64::from(report.parent.is_some()));
+    }
 }
 
 /// The same entries from somewhere else.

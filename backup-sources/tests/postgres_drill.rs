@@ -235,6 +235,7 @@ async fn four_planted_faults_make_it_fail() {
     let inventory = std::mem::replace(&mut scene.given.inventory, scene.archive.inventory(&scene.primary));
     let report = scene.run(drill.clone()).await;
     assert_eq!(parts(&report), ["plan"]);
+    assert_eq!(report.system_identifier, Some(scene.primary.system_identifier()), "it says what it was of");
     assert!(
         matches!(report.failures[0].refusals[0], Refusal::MissingSegments { .. }),
         "{:?}",
@@ -323,6 +324,34 @@ async fn trap_45_a_rehearsed_cluster_keeps_to_itself() {
     assert_eq!(publisher.sql(taken), "0");
     let report = scene.run(scene.drill(RecoveryTarget::latest()).check(writes)).await;
     assert!(report.failures[0].why.contains("read-only"), "{:?}", report.failures);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trap_45_a_rehearsal_never_replays_into_a_tablespace_of_the_real_cluster() {
+    let mut scene = Scene::new().await;
+    let place = scene.primary.tablespace("later");
+    scene.primary.sql("create table later tablespace later as select n from generate_series(1, 1000) n");
+    scene.archive.flush(&scene.primary);
+    scene.given.inventory = scene.archive.inventory(&scene.primary);
+    // Replay of what made it would have it at the same place, whose files the real cluster has in use.
+    let refused = |report: &DrillReport| {
+        assert_eq!(parts(report), ["plan"]);
+        let refusals = &report.failures[0].refusals;
+        assert!(
+            matches!(&refusals[..], [Refusal::TablespaceMade { directory, .. }] if *directory == place),
+            "{refusals:?}"
+        );
+    };
+    refused(&scene.run(scene.drill(RecoveryTarget::latest())).await);
+    assert_eq!(scene.primary.sql("select count(*) from later"), "1000");
+    // And where nothing is any more, nothing is to be left.
+    scene.primary.sql("drop table later");
+    scene.primary.sql("drop tablespace later");
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+    refused(&scene.run(scene.drill(RecoveryTarget::latest())).await);
+    // The moments before it was made can be rehearsed.
+    let report = scene.run(scene.drill(RecoveryTarget::name("recorded")).tables(&scene.recorded)).await;
+    assert!(report.passed, "{:?}", report.failures);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

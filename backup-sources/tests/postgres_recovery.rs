@@ -113,6 +113,11 @@ async fn trap_36_nothing_starts_until_everything_is_there() {
     ] {
         assert!(!site.data().join(gone).exists(), "{gone}");
     }
+    // A configuration that names the directory of the cluster that was backed up leads nobody there.
+    let configuration = site.data().join("postgresql.conf");
+    let text = fs::read_to_string(&configuration).unwrap();
+    let elsewhere = scene.primary.data().display();
+    fs::write(&configuration, format!("{text}\ndata_directory = '{elsewhere}'\n")).unwrap();
     let server = site.server(&recovered).await;
     server.start().await.unwrap();
     let server = postgres_archive::Running::new(server);
@@ -142,6 +147,11 @@ async fn a_cluster_is_replaced_in_place_by_what_differs() {
     server.sql("checkpoint").await;
     server.stop().await;
     // Its tablespace is its own, and so may be replaced with it.
+    // But for what a cluster of another version has in the same directory, as after an upgrade.
+    let oid = *scene.base.backup.tablespaces.keys().next().unwrap();
+    let of_another = site.root.path().join(format!("space-{oid}/PG_9.6_201608131/5"));
+    fs::create_dir_all(&of_another).unwrap();
+    fs::write(of_another.join("16384"), "of another cluster").unwrap();
     let again =
         site.plan_with(&[&scene.base], &inventory, &target, Place::replacing, |request| request).unwrap();
     let files = prepare(&again).await.unwrap();
@@ -149,6 +159,7 @@ async fn a_cluster_is_replaced_in_place_by_what_differs() {
     println!("{} bytes written, {} were there", report.bytes_written, report.bytes_unchanged);
     assert!(report.bytes_unchanged > report.bytes_written, "only what differs is written");
     let recovered = finish(&again, &files, &report, &settings).await.unwrap();
+    assert_eq!(fs::read_to_string(of_another.join("16384")).unwrap(), "of another cluster");
     let server = site.server(&recovered).await;
     server.start().await.unwrap();
     let server = postgres_archive::Running::new(server);
@@ -283,6 +294,24 @@ async fn trap_38_a_hole_is_refused_and_a_standby_in_front_of_one_is_not_taken_fo
         matches!(state, RecoveryState::Following { replayed } if replayed >= plan.reached.at_least),
         "{state:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_lets_nobody_in_is_not_watched_for_ever() {
+    let scene = Scene::new();
+    scene.flush();
+    let inventory = scene.archive.inventory(&scene.primary);
+    let site = Site::new();
+    let plan = site.plan(&[&scene.base], &inventory, &RecoveryTarget::immediate()).unwrap();
+    let recovered = site.put(&plan, &scene.base, &site.settings(&scene.archive)).await.unwrap();
+    fs::write(site.data().join("pg_hba.conf"), "local all all reject\n").unwrap();
+    let server = postgres_archive::Running::new(site.server(&recovered).await);
+    server.0.start().await.unwrap();
+    let watched = watch(&server.0, &plan, WatchUntil::Done, Duration::from_secs(120), &JobContext::new());
+    let error = watched.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    assert!(error.to_string().contains("does not let the role `postgres` in"), "{error}");
+    assert!(server.0.is_running().unwrap(), "it is let go on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use backup_core::report::{HealthReport, HealthStatus};
@@ -159,7 +160,8 @@ pub async fn judge_log(
     Ok(())
 }
 
-/// Judges drills by their evidence in a repository: the last one must have passed, and the last good one be younger than `max_age`.
+/// Judges drills by their evidence in a repository: the last one of each cluster must have passed, and the last good one be younger than
+/// `max_age`.
 ///
 /// # Errors
 ///
@@ -174,10 +176,11 @@ pub async fn judge_drills(
     let name = || "drill".to_owned();
     let when =
         |evidence: &backup_core::repository::Evidence| evidence.stored.unwrap_or(evidence.document.time);
-    if let Some(last) = drills.first()
-        && !last.document.passed
-    {
-        report.add(name(), HealthStatus::Critical, format!("the last one, of {}, failed", when(last)));
+    let failed = last_failed(drills.iter().map(|drill| (&*drill.document.report, drill.document.passed)));
+    for (system, at) in failed {
+        let of = system.map_or_else(String::new, |system| format!(" of PostgreSQL {system}"));
+        let time = drills.get(at).map(when).unwrap_or_default();
+        report.add(name(), HealthStatus::Critical, format!("the last one{of}, of {time}, failed"));
     }
     let Some(max_age) = max_age else { return Ok(()) };
     let good = drills.iter().filter(|drill| drill.document.passed).map(when).max();
@@ -190,6 +193,35 @@ pub async fn judge_drills(
     };
     report.add(name(), status, message);
     Ok(())
+}
+
+/// Which drills failed that were the last of their cluster, of drills from the newest on: the cluster, and the drill's place among them. Of
+/// those that failed before it was known what they were of, only the newest of all counts. A drill is its report, and whether it passed.
+fn last_failed<'a>(drills: impl Iterator<Item = (&'a str, bool)>) -> Vec<(Option<u64>, usize)> {
+    let mut judged = BTreeSet::new();
+    let mut failed = Vec::new();
+    for (at, (report, passed)) in drills.enumerate() {
+        for (system, passed) in drilled(report, passed) {
+            let is_last = judged.insert(system) && (system.is_some() || at == 0);
+            if is_last && !passed {
+                failed.push((system, at));
+            }
+        }
+    }
+    failed
+}
+
+/// The clusters that a drill was of, where it says that, and whether it passed for each.
+fn drilled(report: &str, passed: bool) -> Vec<(Option<u64>, bool)> {
+    let report: serde_json::Value = serde_json::from_str(report).unwrap_or_default();
+    let system = |report: &serde_json::Value| report.get("system_identifier")?.as_u64();
+    match report.get("drills").and_then(|drills| drills.as_array()) {
+        Some(drills) if !drills.is_empty() => {
+            let own = |drill: &serde_json::Value| drill.get("passed").and_then(serde_json::Value::as_bool);
+            drills.iter().map(|drill| (system(drill), own(drill).unwrap_or(passed))).collect()
+        }
+        _ => vec![(system(&report), passed)],
+    }
 }
 
 /// Judges whether the server does its part: that it archives, or keeps its log for whoever receives it.

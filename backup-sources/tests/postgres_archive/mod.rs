@@ -27,7 +27,7 @@ use backup_sources::postgres::Lsn;
 use backup_sources::postgres::recovery::{
     LogInventory, LogSegment, RestorePoint, SegmentFacts, TargetTimeline, parse_time,
 };
-use backup_sources::postgres::wal::{SegmentSize, WalFile};
+use backup_sources::postgres::wal::{MadeTablespace, SegmentSize, WalFile};
 
 use crate::postgres_server::{Account, Cluster, Version, eventually};
 
@@ -164,6 +164,12 @@ impl Archive {
                 facts.ended.insert(xid.split(',').next().unwrap().trim().parse().unwrap());
             } else if let Some(point) = description.strip_prefix("RESTORE_POINT ") {
                 facts.restore_points.push(RestorePoint { name: point.to_owned(), lsn, time: None });
+            } else if line.starts_with("rmgr: Tablespace")
+                && let Some((oid, directory)) =
+                    description.strip_prefix("CREATE ").and_then(|rest| rest.split_once(' '))
+            {
+                let (oid, directory) = (oid.parse().unwrap(), directory.trim_matches('"').to_owned());
+                facts.tablespaces.push(MadeTablespace { oid, directory, lsn });
             }
         }
         facts

@@ -87,6 +87,26 @@ async fn trap_30_a_damaged_page_is_named_by_relation_and_block_and_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn trap_30_a_damaged_page_stays_named_where_times_are_trusted() {
+    let cluster = keeping().start();
+    cluster.sql("create table hurt as select g, md5(g::text) from generate_series(1, 20000) g");
+    let (name, _) = damage(&cluster, "hurt", 7);
+    // Long before any of these backups.
+    let past = std::time::SystemTime::now() - std::time::Duration::from_secs(600);
+    fs::File::options().write(true).open(cluster.data().join(&name)).unwrap().set_modified(past).unwrap();
+    for builder in [crate::local, crate::over_sql] {
+        let source = builder(&cluster).trust_times(true).build().unwrap();
+        let setup = Setup::new().await;
+        for number in 0..3 {
+            let report = setup.try_backup(&source).await.unwrap();
+            assert_eq!(report.outcome, Outcome::Partial, "backup {number}");
+            assert_eq!(report.skipped.named()[0].name, name);
+            assert_eq!(&*setup.position(&report).await["damaged_pages"], "1", "backup {number}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn trap_30_pages_that_are_being_written_are_not_called_damaged() {
     // So little memory that pages are written all the time.
     let cluster = keeping()

@@ -1,5 +1,6 @@
 //! What a source needs and refuses: roles, directories, connections, the archive.
 
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,51 @@ async fn connections_that_break_are_made_again_and_the_backups_own_must_not() {
     assert_eq!(setup.repository.snapshots(&setup.job).await.unwrap().len(), 1);
 }
 
+/// A socket that leads to each of these servers in turn, as an address of several does.
+fn in_turn(clusters: &[&Cluster]) -> (tempfile::TempDir, Connect) {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(directory.path().join(".s.PGSQL.5432")).unwrap();
+    let socket = |cluster: &&Cluster| cluster.socket().join(format!(".s.PGSQL.{}", cluster.port()));
+    let servers: Vec<PathBuf> = clusters.iter().map(socket).collect();
+    std::thread::spawn(move || {
+        for (client, server) in listener.incoming().zip(servers.iter().cycle()) {
+            let (Ok(client), Ok(server)) = (client, UnixStream::connect(server)) else { return };
+            let ways = [(client.try_clone(), server.try_clone()), (Ok(server), Ok(client))];
+            for (from, to) in ways {
+                let (mut from, mut to) = (from.unwrap(), to.unwrap());
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        }
+    });
+    let text = format!("host={} port=5432 user=postgres dbname=postgres", directory.path().display());
+    let connect = Connect::parse_with(&text, |_| None).unwrap();
+    (directory, connect)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_leads_to_several_servers_is_refused() {
+    let primary = keeping().start();
+    primary.bench_init(1);
+    let follower = primary.standby();
+    follower.catch_up(&primary);
+    let standby: &Cluster = &follower;
+    let setup = Setup::new().await;
+    let source = |connect| {
+        PostgresSource::builder(connect).fast_checkpoint(true).connections(3).named("c").build().unwrap()
+    };
+    for servers in [[&primary, standby], [standby, &primary]] {
+        let (_directory, connect) = in_turn(&servers);
+        let error = setup.try_backup(&source(connect)).await.unwrap_err();
+        assert!(error.is_retryable() && error.message().contains("several servers"), "{error}");
+    }
+    assert!(setup.repository.snapshots(&setup.job).await.unwrap().is_empty());
+    let (_directory, connect) = in_turn(&[&primary]);
+    setup.backup(&source(connect)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_dropped_or_cancelled_leaves_no_backup_on_the_server() {
     let cluster = keeping().start();
@@ -117,6 +163,28 @@ async fn a_source_keeps_the_contract_of_sources() {
     let cluster = keeping().config("checkpoint_timeout = '1h'").start();
     for source in crate::both(&cluster) {
         backup_core::testing::source::conformance(&source).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tablespace_whose_disk_is_not_there_is_not_left_out_without_a_word() {
+    let cluster = keeping().start();
+    let place = cluster.tablespace("lost");
+    let inside = std::fs::read_dir(&place).unwrap().next().unwrap().unwrap().path();
+    let setup = Setup::new().await;
+    // A disk that is not mounted leaves an empty directory, or none.
+    for (from, to) in [(&inside, "version"), (&place, "place")] {
+        let away = cluster.directory("away").join(to);
+        std::fs::rename(from, &away).unwrap();
+        for source in crate::both(&cluster) {
+            let error = setup.try_backup(&source).await.unwrap_err();
+            assert!(error.to_string().contains("bring back the disk"), "{error}");
+        }
+        std::fs::rename(&away, from).unwrap();
+    }
+    assert!(setup.repository.snapshots(&setup.job).await.unwrap().is_empty());
+    for source in crate::both(&cluster) {
+        setup.backup(&source).await;
     }
 }
 

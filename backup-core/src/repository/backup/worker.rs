@@ -134,10 +134,11 @@ impl Worker {
             self.shared.counters.bytes_logical.fetch_sub(end.content.len(), Ordering::Relaxed);
             self.give_up(stream.entry.clone(), failure)?;
         } else {
+            let mut entry = stream.entry.clone();
             if let Some(notice) = end.notice {
-                self.shared.skip(Skipped::new(&stream.entry.name, notice));
+                self.note(&mut entry, notice);
             }
-            entries.push(self.stored(stream.entry.clone(), end.attributes, end.content));
+            entries.push(self.stored(entry, end.attributes, end.content));
         }
         self.send(Done { sequence: stream.sequence, entries })
     }
@@ -148,11 +149,11 @@ impl Worker {
             self.shared.check()?;
             match item {
                 BatchItem::Ready(entry) => entries.push(entry),
-                BatchItem::Open(entry, content) => match self.read_whole(&entry, content)? {
+                BatchItem::Open(mut entry, content) => match self.read_whole(&entry, content)? {
                     Ok((content, attributes, notice)) => {
                         self.shared.counters.bytes_logical.fetch_add(content.len(), Ordering::Relaxed);
                         if let Some(notice) = notice {
-                            self.shared.skip(Skipped::new(&entry.name, notice));
+                            self.note(&mut entry, notice);
                         }
                         entries.push(self.stored(entry, attributes, content));
                     }
@@ -274,6 +275,13 @@ impl Worker {
             chunks.push(ChunkRef { id, len });
         }
         Ok((chunks, any_new))
+    }
+
+    // What a reader has to say of content that is stored as it was read. The next backup reads it again: taken from this one as
+    // unchanged, what is wrong with it would not be said any more, and a snapshot that has it would pass for whole.
+    fn note(&self, entry: &mut Entry, notice: String) {
+        self.shared.skip(Skipped::new(&entry.name, notice));
+        entry.stamp = None;
     }
 
     fn stored(&self, mut entry: Entry, attributes: Vec<Attribute>, content: StoredContent) -> StoredEntry {

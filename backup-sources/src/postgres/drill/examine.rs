@@ -44,19 +44,53 @@ pub(super) async fn relations(server: &Server, writable: bool) -> Examination {
     };
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let said: String = said.trim().chars().take(2000).collect();
-    let without_extension =
-        said.contains("amcheck is not installed") || said.contains("extension \"amcheck\" is not available");
-    match output.status.code() {
-        Some(0) if without_extension => {
-            Examination::not_done("not every database has the extension `amcheck`: ".to_owned() + &said)
+    judge(output.status.code(), &said)
+}
+
+/// What `pg_amcheck` has shown, by its exit status and by what it said.
+fn judge(status: Option<i32>, said: &str) -> Examination {
+    let skipped = said.contains("amcheck is not installed");
+    // All of it is looked at, and the beginning told: there is a line for each database.
+    let nothing =
+        said.contains("no relations to check") || said.contains("extension \"amcheck\" is not available");
+    let told: String = said.trim().chars().take(2000).collect();
+    match status {
+        Some(0) if skipped => {
+            Examination::not_done("not every database has the extension `amcheck`: ".to_owned() + &told)
         }
         Some(0) => Examination::Passed,
         // It found something, which is what it ends with 2 for.
-        Some(2) => Examination::Failed { why: said },
-        _ if without_extension || said.contains("no relations to check") => {
-            Examination::not_done("no database has the extension `amcheck`")
+        Some(2) => Examination::Failed { why: told },
+        // That some databases were passed over says nothing of why it gave up on another one: its server may have crashed there.
+        Some(1) if nothing => Examination::not_done("no database has the extension `amcheck`"),
+        _ => {
+            let status = status.map_or_else(|| "killed".to_owned(), |status| format!("exit status {status}"));
+            Examination::Failed { why: format!("`pg_amcheck` failed ({status}): {told}") }
         }
-        _ => Examination::Failed { why: format!("`pg_amcheck` failed ({}): {said}", output.status) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_a_database_is_passed_over_hides_nothing_of_another_one() {
+        let skipped = "pg_amcheck: warning: skipping database \"postgres\": amcheck is not installed\n";
+        let done = |status, said: &str| match judge(status, said) {
+            Examination::Passed => "passed",
+            Examination::Failed { .. } => "failed",
+            Examination::NotDone { .. } => "not done",
+        };
+        assert_eq!(done(Some(0), ""), "passed");
+        assert_eq!(done(Some(0), skipped), "not done");
+        assert_eq!(done(Some(2), skipped), "failed");
+        let none = format!("{}pg_amcheck: error: no relations to check\n", skipped.repeat(100));
+        assert_eq!(done(Some(1), &none), "not done");
+        let missing = "pg_amcheck: error: query failed: ERROR:  extension \"amcheck\" is not available\n";
+        assert_eq!(done(Some(1), missing), "not done");
+        let crashed = format!("{skipped}pg_amcheck: error: server closed the connection unexpectedly\n");
+        assert_eq!(done(Some(1), &crashed), "failed");
+        assert_eq!(done(None, skipped), "failed");
     }
 }

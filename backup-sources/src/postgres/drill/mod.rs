@@ -24,7 +24,8 @@
 //!
 //! The server listens on a socket in a directory that only its own user can enter; it does not archive, has no logical replication, so
 //! that no subscription takes what the real cluster waits for, loads no libraries, so that no scheduler starts its jobs, and waits for no
-//! synchronous standby. Its cluster's configuration is not read. What a query calls it does run, but in read-only transactions: a
+//! synchronous standby. A log that makes a tablespace is not rehearsed: replay would write into the directory of the real one (take a base backup
+//! after making a tablespace). Its cluster's configuration is not read. What a query calls it does run, but in read-only transactions: a
 //! check must not ask views that reach out to foreign servers.
 
 mod check;
@@ -43,8 +44,8 @@ use std::time::{Duration, Instant};
 use backup_core::{Error, JobContext, Result, Timestamp};
 
 use crate::postgres::recovery::{
-    Place, PlanRequest, Programs, RecoveryPlan, RecoverySettings, RecoveryState, RecoveryTarget, Server,
-    Speed, StopAt, TargetAction, WatchUntil, finish, prepare, watch,
+    Place, PlanRequest, Programs, RecoveryPlan, RecoverySettings, RecoveryState, RecoveryTarget, Refusal,
+    Refused, Server, Speed, StopAt, TargetAction, WatchUntil, finish, prepare, watch,
 };
 pub use check::{Check, CheckResult, Expect, RecordedTable};
 pub use common::{CommonReport, common_moment};
@@ -219,7 +220,10 @@ impl Drill {
         job: &JobContext,
     ) -> Result<()> {
         let mut clock = Clock { at: began };
-        let (bases, inventory) = (source.bases(job).await?, source.inventory(job).await?);
+        let bases = source.bases(job).await?;
+        // Also where there is no plan: whoever reads the evidence must know whose drill failed.
+        report.system_identifier = bases.last().map(|base| base.system_identifier);
+        let inventory = source.inventory(job).await?;
         let (parent, owner) = (self.scratch.clone(), self.owner);
         let made = tokio::task::spawn_blocking(move || Scratch::new(&parent, owner)).await;
         let scratch =
@@ -325,7 +329,19 @@ impl Drill {
             allow_unproven: self.allow_unproven,
             speed: Speed::default(),
         };
-        Ok(RecoveryPlan::make(&request)?)
+        let plan = RecoveryPlan::make(&request)?;
+        // An empty directory is no reason for a rehearsal to write there: nothing outside of its own is removed afterwards.
+        let outside = plan.made_tablespaces.iter().map(|made| Refusal::TablespaceMade {
+            oid: made.oid,
+            directory: PathBuf::from(&made.directory),
+            at: made.lsn,
+            why: "no rehearsal writes outside of its own directory".to_owned(),
+        });
+        let reasons: Vec<Refusal> = outside.collect();
+        if !reasons.is_empty() {
+            return Err(Refused { base: Some(plan.base.id), reasons }.into());
+        }
+        Ok(plan)
     }
 
     /// How far it got, and what was lost.

@@ -167,3 +167,26 @@ fn a_slot_that_keeps_nothing_is_critical() {
     assert_eq!(judged(&ServerState { archiving_fails: true, ..server() }), HealthStatus::Critical);
     assert_eq!(judged(&ServerState { archives: false, ..server() }), HealthStatus::Warning);
 }
+
+#[test]
+fn a_drill_of_one_cluster_that_passed_hides_none_of_another_that_failed() {
+    let one = |system: u64, passed: bool| {
+        (serde_json::json!({ "system_identifier": system, "passed": passed }).to_string(), passed)
+    };
+    let found = |drills: &[(String, bool)]| {
+        last_failed(drills.iter().map(|(report, passed)| (report.as_str(), *passed)))
+    };
+    // The newest first.
+    assert_eq!(found(&[one(1, true), one(2, false), one(2, true), one(1, false)]), [(Some(2), 1)]);
+    assert!(found(&[one(2, true), one(1, true), one(2, false)]).is_empty());
+    assert_eq!(found(&[one(1, false), one(1, true)]), [(Some(1), 0)]);
+    // Several to one moment.
+    let both = serde_json::json!({ "passed": false, "drills": [
+        { "system_identifier": 1, "passed": true }, { "system_identifier": 2, "passed": false },
+    ] });
+    assert_eq!(found(&[one(1, true), (both.to_string(), false)]), [(Some(2), 1)]);
+    // Nobody knows of what.
+    let broken = || (serde_json::json!({ "error": { "kind": "io" } }).to_string(), false);
+    assert_eq!(found(&[broken(), one(1, true)]), [(None, 0)]);
+    assert!(found(&[one(1, true), broken(), ("no JSON".to_owned(), false)]).is_empty());
+}

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
-use super::session;
+use super::session::{self, Identity};
 use super::sql::stopped;
 use crate::postgres::Connect;
 use crate::postgres::connect::explain;
@@ -57,12 +57,13 @@ impl fmt::Debug for Fetcher {
 }
 
 impl Fetcher {
-    /// Logs in as often as there are to be connections; the first that cannot fails.
-    pub(super) async fn start(connect: &Connect, connections: usize) -> Result<Self> {
+    /// Logs in to a server as often as there are to be connections; the first that cannot fails.
+    pub(super) async fn start(connect: &Connect, server: Identity, connections: usize) -> Result<Self> {
         let (queue, requests) = async_channel::bounded(WAITING_MAX);
         let mut tasks = JoinSet::new();
         for _ in 0..connections {
-            let worker = Worker { connect: connect.clone(), session: Some(Session::open(connect).await?) };
+            let session = Some(Session::open(connect, server).await?);
+            let worker = Worker { connect: connect.clone(), server, session };
             tasks.spawn(worker.run(requests.clone()));
         }
         Ok(Self { queue, early: Arc::new(Semaphore::new(EARLY_KIB)), connections, _tasks: tasks })
@@ -100,9 +101,10 @@ struct Session {
 }
 
 impl Session {
-    async fn open(connect: &Connect) -> Result<Self> {
+    async fn open(connect: &Connect, server: Identity) -> Result<Self> {
         const READ: &str = "SELECT pg_catalog.pg_read_binary_file($1, $2, $3, true)";
         let client = connect.connect_sql().await?;
+        server.check(&client).await?;
         session::settle(&client).await?;
         let types = [Type::TEXT, Type::INT8, Type::INT8];
         let read = client.prepare_typed(READ, &types).await.map_err(|error| explain(&error))?;
@@ -121,6 +123,7 @@ impl Session {
 
 struct Worker {
     connect: Connect,
+    server: Identity,
     session: Option<Session>,
 }
 
@@ -139,7 +142,7 @@ impl Worker {
         loop {
             let answer = match &self.session {
                 Some(session) => session.read(request).await,
-                None => match Session::open(&self.connect).await {
+                None => match Session::open(&self.connect, self.server).await {
                     Ok(session) => {
                         let session = self.session.insert(session);
                         session.read(request).await

@@ -1,6 +1,6 @@
 //! What a backup consists of: the data directory as it is after the backup was started, without what is made anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::{Entry, EntryKind, Error, ErrorKind, Item, PosixMetadata, Result, Skipped, Timestamp};
 
@@ -44,6 +44,8 @@ pub(super) struct Plan {
     pub(super) bytes: u64,
     /// Where tablespaces are.
     pub(super) tablespaces: BTreeMap<u32, String>,
+    /// Those of which what this version of the server has there was found.
+    pub(super) found: BTreeSet<u32>,
     /// Who owns the files of the cluster.
     pub(super) owner: Owner,
 }
@@ -65,11 +67,20 @@ impl Lister<'_> {
     /// Lists the whole cluster.
     pub(super) async fn list(mut self) -> Result<Plan> {
         let version_directory = format!("PG_{}_{}", self.server.major(), self.control.catalog_version);
-        let mut plan =
-            Plan { items: Vec::new(), files: 0, bytes: 0, tablespaces: BTreeMap::new(), owner: self.owner };
+        let mut plan = Plan {
+            items: Vec::new(),
+            files: 0,
+            bytes: 0,
+            tablespaces: BTreeMap::new(),
+            found: BTreeSet::new(),
+            owner: self.owner,
+        };
         let mut directories = vec![String::new()];
         while let Some(directory) = directories.pop() {
             let Some(listing) = self.reader.list(&directory).await? else { continue };
+            if let Some(oid) = tablespace_of(&directory, &version_directory) {
+                plan.found.insert(oid);
+            }
             let in_database = is_database(&directory, &version_directory);
             let names = listing.entries.iter().map(|listed| listed.name.as_str());
             let unlogged = if in_database { unlogged(names) } else { Default::default() };
@@ -205,6 +216,12 @@ impl Lister<'_> {
         plan.items.push(entry.into());
         Ok(())
     }
+}
+
+/// The tablespace, if the directory is that of this version of the server in one.
+fn tablespace_of(directory: &str, version_directory: &str) -> Option<u32> {
+    let (oid, version) = directory.strip_prefix("pg_tblspc/")?.split_once('/')?;
+    oid.parse().ok().filter(|_| version == version_directory)
 }
 
 fn join(directory: &str, name: &str) -> String {

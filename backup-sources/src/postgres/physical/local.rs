@@ -137,8 +137,12 @@ impl PgFileReader for LocalFiles {
                     // The link was made by the server, and this once it is followed.
                     let opened = rustix::fs::openat(&files.directory, &path, DIRECTORY, Mode::empty());
                     let opened = opened.map_err(|errno| {
-                        Error::io("the tablespace's directory cannot be opened", errno.into())
-                            .with_entry(&path)
+                        // Whoever drops a tablespace leaves its directory, so that one that is not there was not dropped.
+                        let message = format!(
+                            "the directory of a tablespace cannot be opened ({errno}): bring back the disk that it is on, or drop \
+                             the tablespace"
+                        );
+                        Error::new(ErrorKind::Io, message).with_entry(&path)
                     })?;
                     files.tablespaces().insert(oid, opened.into());
                     target.into_string().map_err(|_| {

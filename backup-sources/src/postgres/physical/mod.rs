@@ -47,6 +47,8 @@
 //! - **Times** of modification are not trusted unless [told so](PostgresSourceBuilder::trust_times): all files are read, and what
 //!   is known costs nothing more. A backup that broke off is begun anew and finds what the first one stored.
 //! - **What vanishes** while it is copied was dropped, which replay does as well: the snapshot is complete without it.
+//! - **An address that several servers share** (a balancer of standbys, one that moves in a failover) mixes their files: every connection must lead
+//!   to the server that the backup was started on, also one that is made again.
 //! - **A standby** that is promoted meanwhile, or changes its timeline, fails the backup.
 //! - **The log**: with [`wait_for_archive`](PostgresSourceBuilder::wait_for_archive) there is no snapshot before every segment that it
 //!   needs is archived.
@@ -167,8 +169,9 @@ impl PostgresSource {
     /// Whoever reads the files of this server.
     async fn reader(&self, connect: &Connect, session: &Session) -> Result<Arc<dyn PgFileReader>> {
         let Some(directory) = &self.data_directory else {
-            let fetcher = Fetcher::start(connect, self.connections).await?;
+            let fetcher = Fetcher::start(connect, session.identity, self.connections).await?;
             let client = connect.connect_sql().await?;
+            session.identity.check(&client).await?;
             session::settle(&client).await?;
             return Ok(Arc::new(SqlFiles::new(client, fetcher)));
         };

@@ -208,6 +208,28 @@ impl PhysicalRun {
         Ok(label)
     }
 
+    /// A tablespace that the server had when the backup was started, and of which nothing was found, must have been dropped since, or the
+    /// backup lacks it without a word: as when the disk is not mounted that it is on.
+    async fn check_tablespaces(&self, plan: &Plan, map: &str) -> Result<()> {
+        // A number and a path. What of a path stands in lines of its own is no number of a tablespace.
+        let known = map.lines().filter_map(|line| line.split_once(' ')?.0.parse::<u32>().ok());
+        for oid in known.filter(|oid| !plan.found.contains(oid)) {
+            match self.reader.tablespace(oid).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+                Ok(location) => {
+                    let message = format!(
+                        "the tablespace {oid} is to be in `{}`, and what the server has there was not found: bring back the disk that it \
+                         is on, or drop the tablespace",
+                        location.escape_debug()
+                    );
+                    return Err(Error::new(ErrorKind::Io, message));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn trailing(&self, name: &str, bytes: Bytes, owner: Owner, time: Timestamp) -> Result<(Entry, Content)> {
         let entry = Entry::file(name)?.with_size(bytes.len() as u64).with_posix(owner.file(time));
         Ok((entry, Content::from_bytes(bytes)))
@@ -302,6 +324,7 @@ impl SourceRun for PhysicalRun {
         let (control_bytes, control) = self.last_control().await?;
         let stopped = self.session.stop(self.source.server_waits).await?;
         let label = self.check_label(&stopped, &control)?;
+        self.check_tablespaces(plan, &stopped.tablespace_map).await?;
         let size = control.wal_segment_size;
         let stop_segment = SegmentName::before(label.timeline, stopped.lsn, size).max(label.start_segment);
         if let Some((archive, patience)) = &self.source.archive {

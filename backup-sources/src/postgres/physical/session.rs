@@ -34,6 +34,34 @@ impl Server {
     }
 }
 
+/// What tells a running server from every other, its own standbys included: its cluster, and when it started, to the microsecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    system: i64,
+    started_micros: i64,
+}
+
+impl Identity {
+    async fn of(client: &Client) -> Result<Self> {
+        const ASK: &str = "SELECT s.system_identifier, \
+             (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000)::int8 FROM pg_catalog.pg_control_system() AS s";
+        let failed = |error: tokio_postgres::Error| explain(&error);
+        let row = client.query_one(ASK, &[]).await.map_err(failed)?;
+        Ok(Self { system: row.try_get(0).map_err(failed)?, started_micros: row.try_get(1).map_err(failed)? })
+    }
+
+    /// Makes sure that a connection leads to this server. An address may stand for several of them, or for another one by now: files of
+    /// which some are of one and some of another make no cluster, whatever each of them says of itself.
+    pub(super) async fn check(self, client: &Client) -> Result<()> {
+        if Self::of(client).await? == self {
+            return Ok(());
+        }
+        let message = "the connections lead to several servers, or to another one than at the beginning, and a backup is of one: \
+             name the server itself, not an address that several share, or repeat the backup after a failover";
+        Err(Error::new(ErrorKind::Transient, message))
+    }
+}
+
 /// What the server gives when a backup ends.
 #[derive(Debug, Clone)]
 pub(super) struct Stopped {
@@ -48,6 +76,7 @@ pub(super) struct Stopped {
 pub(super) struct Session {
     client: Client,
     pub(super) server: Server,
+    pub(super) identity: Identity,
 }
 
 /// Makes a connection one that nobody's defaults end.
@@ -96,7 +125,8 @@ impl Session {
             );
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        Ok(Self { client, server })
+        let identity = Identity::of(&client).await?;
+        Ok(Self { client, server, identity })
     }
 
     /// For further questions.

@@ -74,6 +74,7 @@ fn put_in_place(
         );
         return Err(Error::corruption(message));
     }
+    let version = format!("PG_{}_{}", plan.base.major_version(), found.catalog_version);
     let label = read(&data.join("backup_label"))?.ok_or_else(|| {
         Error::new(
             ErrorKind::Corruption,
@@ -108,7 +109,8 @@ fn put_in_place(
     let mut removed = tree::sweep(data, &seen.main)?;
     for (oid, directory) in spaces {
         let names = seen.spaces.remove(oid).unwrap_or_default();
-        removed = removed.saturating_add(tree::sweep(directory, &names)?);
+        // A cluster of another version may have its tablespace in the same directory, beside this one's: after an upgrade it has.
+        removed = removed.saturating_add(tree::sweep_one(directory, &version, &names)?);
         tree::close_to_others(directory)?;
     }
     link_tablespaces(data, spaces)?;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use backup_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::postgres::wal::{NamedPoint, SegmentName, SegmentSize, Summary, TimelineHistory, XidRanges};
+use crate::postgres::wal::{
+    MadeTablespace, NamedPoint, SegmentName, SegmentSize, Summary, TimelineHistory, XidRanges,
+};
 use crate::postgres::{Lsn, Timeline};
 
 /// What an archive has, by lineage: by the system identifier of the cluster that wrote it.
@@ -83,6 +85,9 @@ pub struct SegmentFacts {
     pub ended: XidRanges,
     /// The restore points in it.
     pub restore_points: Vec<RestorePoint>,
+    /// Tablespaces that are made in it. Whoever replays it writes into their directories.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tablespaces: Vec<MadeTablespace>,
     /// Where the records begin that end transactions, where somebody has looked so closely. It tells what ends before a base backup does
     /// from what ends after it, in its last segment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -154,6 +159,7 @@ impl From<&Summary> for SegmentFacts {
             first_time: summary.first_time,
             ended: summary.ended.clone(),
             restore_points: summary.points.iter().map(point).collect(),
+            tablespaces: summary.tablespaces.clone(),
             ended_at: BTreeMap::new(),
         }
     }

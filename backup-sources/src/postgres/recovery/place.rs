@@ -110,7 +110,7 @@ pub enum DirectoryState {
     Missing,
     /// Nothing.
     Empty,
-    /// What a recovery left that did not come to its end, or, of a tablespace, what is to be replaced with its cluster.
+    /// What a recovery left that did not come to its end, and in which no server has run, or, of a tablespace, what is to be replaced with its cluster.
     Interrupted,
     /// A cluster.
     Cluster {
@@ -223,7 +223,10 @@ fn look_at(path: &Path) -> Result<DirectoryState> {
     let example = first.map_err(cannot)?.file_name().to_string_lossy().into_owned();
     // Whatever else is there: a server that runs must be stopped.
     let server = running_server(path)?;
-    if server.is_none() && path.join(MARKER).exists() {
+    // With a `pg_control` in its place it is a cluster that starts: one that the recovery had not begun to change, or, once a server has
+    // taken its label, one that has run since. Only one that was put in place, and never started, is still the recovery's.
+    let may_have_run = path.join(control::PATH).exists() && !path.join("backup_label").exists();
+    if server.is_none() && path.join(MARKER).exists() && !may_have_run {
         return Ok(DirectoryState::Interrupted);
     }
     let is_cluster = path.join("PG_VERSION").exists() || path.join("global").exists();
@@ -233,6 +236,19 @@ fn look_at(path: &Path) -> Result<DirectoryState> {
     let system_identifier =
         control::read(&path.join(control::PATH)).ok().map(|control| control.system_identifier);
     Ok(DirectoryState::Cluster { system_identifier, server })
+}
+
+/// Why no server may make a tablespace in this directory by replaying that one was made there; none if it may. Replay asks for nothing: what
+/// it finds there it takes for its own, and on the machine of the cluster that wrote the log that is the cluster's.
+pub(super) fn why_not_made(directory: &Path) -> Option<&'static str> {
+    match look_at(directory) {
+        Ok(DirectoryState::Empty) => None,
+        Ok(DirectoryState::Missing) => {
+            Some("it is not there, and would have to be, empty and of the server's user")
+        }
+        Ok(_) => Some("it is not empty, and what is there would be overwritten"),
+        Err(_) => Some("it cannot be looked at"),
+    }
 }
 
 /// The process of the server that runs in a data directory, by its `postmaster.pid`. A file that a server left which is gone counts
@@ -335,6 +351,12 @@ mod tests {
         fs::write(data.join("PG_VERSION"), "15\n").unwrap();
         assert!(matches!(look_at(&data).unwrap(), DirectoryState::Cluster { server: None, .. }));
         fs::write(data.join(MARKER), "{}").unwrap();
+        assert_eq!(look_at(&data).unwrap(), DirectoryState::Interrupted);
+        // Killed before it changed anything, or after it was done: a cluster that starts is replaced only if that is asked for.
+        fs::create_dir(data.join("global")).unwrap();
+        fs::write(data.join(control::PATH), "").unwrap();
+        assert!(matches!(look_at(&data).unwrap(), DirectoryState::Cluster { server: None, .. }));
+        fs::write(data.join("backup_label"), "").unwrap();
         assert_eq!(look_at(&data).unwrap(), DirectoryState::Interrupted);
         assert!(matches!(look_at(&data.join("notes")).unwrap(), DirectoryState::Unusable { .. }));
     }

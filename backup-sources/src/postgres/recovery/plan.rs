@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::history::Leg;
 use super::inventory::LogSegment;
 use super::path::LogPath;
+use super::place::why_not_made;
 use super::{BaseBackup, LogInventory, Place, PlaceSurvey, RecoveryTarget, Refusal, Refused, StopAt};
-use crate::postgres::wal::SegmentName;
+use crate::postgres::wal::{MadeTablespace, SegmentName};
 use crate::postgres::{Lsn, Timeline};
 
 /// Segments of log that a recovering server keeps on disk at once: what `max_wal_size` lets be, and some more.
@@ -70,6 +71,10 @@ pub struct RecoveryPlan {
     pub segments: Vec<SegmentRun>,
     /// What proves that the target is reached.
     pub reached: Reached,
+    /// Tablespaces that the log makes on the way, as far as anybody has looked: the server writes into their directories, wherever the rest of
+    /// the cluster is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made_tablespaces: Vec<MadeTablespace>,
     /// Whether the server goes on as a standby.
     pub standby: bool,
     /// Where to.
@@ -107,7 +112,7 @@ pub struct Reached {
 }
 
 impl RecoveryPlan {
-    /// Makes a plan. It changes nothing.
+    /// Makes a plan. It changes nothing, and looks at directories only where a place is given and the log makes a tablespace.
     ///
     /// # Errors
     ///
@@ -157,6 +162,11 @@ impl RecoveryPlan {
         let space = base.bytes.saturating_add(kept);
         if let Some(survey) = request.place {
             reasons.extend(survey.refusals(base, space));
+            reasons.extend(way.iter().flat_map(|way| &way.made).filter_map(|made| {
+                let directory = std::path::PathBuf::from(&made.directory);
+                let why = why_not_made(&directory)?.to_owned();
+                Some(Refusal::TablespaceMade { oid: made.oid, directory, at: made.lsn, why })
+            }));
         }
         let Some(mut way) = way.filter(|_| reasons.is_empty()) else { return Err(reasons) };
         if base.damaged_pages > 0 {
@@ -173,6 +183,7 @@ impl RecoveryPlan {
             segments: way.runs(),
             legs: way.path.legs,
             reached: way.reached,
+            made_tablespaces: way.made,
             standby: request.standby,
             place: request.place.map(|survey| survey.place.clone()),
             file_bytes: base.bytes,
@@ -189,6 +200,7 @@ struct Way<'a> {
     path: LogPath<'a>,
     last: u64,
     reached: Reached,
+    made: Vec<MadeTablespace>,
     notes: Vec<String>,
 }
 
@@ -243,7 +255,14 @@ impl<'a> Way<'a> {
         if reached.proof.is_none() {
             notes.push(format!("that {} is reached is not proven", request.target));
         }
-        Ok(Self { last: found.last, path, reached, notes })
+        let made = search.made(found.last);
+        if let Some(first) = made.first() {
+            notes.push(format!(
+                "the log makes a tablespace in `{}`, and the server will write there",
+                first.directory
+            ));
+        }
+        Ok(Self { last: found.last, path, reached, made, notes })
     }
 
     fn runs(&self) -> Vec<SegmentRun> {
@@ -279,6 +298,21 @@ impl<'a> Search<'a, '_> {
             next = end.checked_add(1).and_then(|after| self.path.next_present(after));
         }
         end
+    }
+
+    /// The tablespaces that replay makes, up to the segment `last`; of its last part some may come after the target.
+    fn made(&self, last: u64) -> Vec<MadeTablespace> {
+        let until = match &self.request.target.stop {
+            StopAt::Lsn(lsn) => Some(*lsn),
+            StopAt::Immediate => Some(self.base.stop_lsn),
+            _ => None,
+        };
+        let segments = (self.path.first..=last).filter_map(|number| self.path.segment(number));
+        let made = segments.filter_map(|segment| segment.facts.as_ref()).flat_map(|facts| &facts.tablespaces);
+        let is_replayed = |made: &&MadeTablespace| {
+            made.lsn >= self.base.start_lsn && until.is_none_or(|until| made.lsn <= until)
+        };
+        made.filter(is_replayed).cloned().collect()
     }
 
     fn early(&self) -> Refusal {

@@ -94,8 +94,10 @@ fn clear(plan: &RecoveryPlan, place: &Place, survey: &PlaceSurvey) -> Result<()>
     // From here on nothing starts.
     tree::rename(&data.join(control::PATH), &data.join(control::FORMER))?;
     if let Some(pid) = running_server(data)? {
-        // Somebody was quicker. Nothing else has been touched.
+        // Somebody was quicker. Nothing else has been touched, and nothing of the recovery may stay that would give the cluster away later.
         tree::rename(&data.join(control::FORMER), &data.join(control::PATH))?;
+        tree::remove(&data.join(MARKER))?;
+        tree::sync(data)?;
         let reasons = vec![super::Refusal::ServerRuns { directory: data.clone(), pid }];
         return Err(Refused { base: Some(plan.base.id.clone()), reasons }.into());
     }

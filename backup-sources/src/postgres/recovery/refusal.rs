@@ -146,6 +146,17 @@ pub enum Refusal {
         /// Its directory.
         directory: PathBuf,
     },
+    /// The log makes a tablespace: replay has it in the directory in which it was made, and writes there, wherever the cluster is recovered to.
+    TablespaceMade {
+        /// The tablespace.
+        oid: u32,
+        /// The directory.
+        directory: PathBuf,
+        /// Where in the log.
+        at: Lsn,
+        /// What is wrong with the directory.
+        why: String,
+    },
     /// A directory cannot be what it is to be.
     BadDirectory {
         /// The directory.
@@ -251,6 +262,12 @@ impl fmt::Display for Refusal {
             Self::TablespaceNotEmpty { oid, directory } => write!(
                 f,
                 "the directory `{}` for the tablespace {oid} is not empty; give another one",
+                directory.display()
+            ),
+            Self::TablespaceMade { oid, directory, at, why } => write!(
+                f,
+                "the log makes the tablespace {oid} in `{}`, at {at}, and a server that replays it writes there: {why}; take a base \
+                 backup that was made after it",
                 directory.display()
             ),
             Self::BadDirectory { directory, why } => write!(f, "`{}` {why}", directory.display()),

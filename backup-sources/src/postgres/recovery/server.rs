@@ -10,6 +10,7 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use super::place::running_server;
 use super::{Programs, Recovered};
+use crate::postgres::connect::explain;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -112,6 +113,8 @@ impl Server {
         }
         let mut options =
             format!("-c port={} -c unix_socket_directories={}", self.port, quoted(&self.socket)?);
+        // What the cluster's own configuration calls so is where it was backed up: there, a server would start on other files.
+        options.push_str(&format!(" -c data_directory={}", quoted(&self.data)?));
         for (name, value) in &self.settings {
             options.push_str(&format!(" -c {}", quoted(Path::new(&format!("{name}={value}")))?));
         }
@@ -211,7 +214,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The server cannot be reached ([`ErrorKind::Transient`]), or refuses the statement.
+    /// The server cannot be reached ([`ErrorKind::Transient`]), does not let the role in ([`ErrorKind::Denied`]), or refuses the statement.
     pub async fn query(
         &self,
         database: &str,
@@ -227,7 +230,17 @@ impl Server {
             let stream = UnixStream::connect(&path).await.map_err(|error| unreachable(error.to_string()))?;
             let mut config = tokio_postgres::Config::new();
             config.user(&self.user).dbname(database).application_name("backup");
-            config.connect_raw(stream, NoTls).await.map_err(|error| unreachable(told(&error)))
+            config.connect_raw(stream, NoTls).await.map_err(|error| match explain(&error).kind() {
+                ErrorKind::Denied => {
+                    let (role, why) = (self.user.escape_debug(), told(&error));
+                    let message = format!(
+                        "the server at `{}` does not let the role `{role}` in: {why}",
+                        path.display()
+                    );
+                    Error::new(ErrorKind::Denied, message)
+                }
+                _ => unreachable(told(&error)),
+            })
         };
         let connected = tokio::time::timeout(CONNECT, connect).await;
         let (client, connection) =

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use backup_core::{Error, ErrorKind, Timestamp};
 
 use super::*;
-use crate::postgres::wal::{SegmentName, SegmentSize};
+use crate::postgres::wal::{MadeTablespace, SegmentName, SegmentSize};
 use crate::postgres::{Lsn, Timeline};
 
 const CLUSTER: u64 = 7412;
@@ -240,6 +240,39 @@ fn gaps_damage_and_beginnings_on_the_way_are_refused_by_name() {
         why(plan_of(&bases, &inventory, "latest")).contains("IncompleteSegment"),
         "it ends before the backup does"
     );
+}
+
+#[test]
+fn a_log_that_makes_a_tablespace_is_replayed_only_where_its_directory_is_free() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("fast");
+    let mut inventory = log(&[(1, 1..=6, "")]);
+    let timelines = &mut inventory.lineage(CLUSTER, size()).timelines;
+    let segment = timelines.get_mut(&Timeline::FIRST).unwrap().segments.get_mut(&4).unwrap();
+    let lsn = Lsn::new(4 * MIB16 + 0x1000);
+    let made = MadeTablespace { oid: 16_400, directory: directory.display().to_string(), lsn };
+    segment.facts.as_mut().unwrap().tablespaces = vec![made.clone()];
+    let bases = [base(1, 1), base(1, 5)];
+    let survey = Place::new(root.path().join("data")).survey(&bases).unwrap();
+    let plan = |bases: &[BaseBackup], target: &str| {
+        let target = target.parse().unwrap();
+        RecoveryPlan::make(&PlanRequest { place: Some(&survey), ..request(bases, &inventory, &target) })
+    };
+    let early = &bases[..1];
+    assert!(why(plan(early, "latest")).contains("TablespaceMade"), "the server would not find it");
+    // It may be that of the cluster that wrote the log, which runs.
+    std::fs::create_dir_all(directory.join("PG_15_202209061/5")).unwrap();
+    for target in ["latest", "name:point-5", "lsn:0/4001000"] {
+        assert!(why(plan(early, target)).contains("TablespaceMade"), "{target}");
+    }
+    for target in ["immediate", "lsn:0/3000000", "lsn:0/4000FFF", "name:point-3"] {
+        assert!(plan(early, target).unwrap().made_tablespaces.is_empty(), "{target}");
+    }
+    assert!(plan(&bases, "latest").unwrap().made_tablespaces.is_empty(), "the newer backup has it");
+    std::fs::remove_dir_all(directory.join("PG_15_202209061")).unwrap();
+    let plan = plan(early, "latest").unwrap();
+    assert_eq!(plan.made_tablespaces, [made]);
+    assert!(plan.notes.iter().any(|note| note.contains("/fast")), "{:?}", plan.notes);
 }
 
 #[test]

@@ -117,6 +117,21 @@ pub(super) fn sweep(path: &Path, keep: &Names) -> Result<u64> {
     Ok(removed)
 }
 
+/// The same below one of the directories in `path`, if it is there. What stands beside it is somebody else's. Names are those below `path`.
+pub(super) fn sweep_one(path: &Path, name: &str, keep: &Names) -> Result<u64> {
+    let directory = open(path)?;
+    let below = std::ffi::CString::new(name).map_err(|_| Error::internal("a directory's name has a NUL"))?;
+    let below = match subdirectory(directory.as_fd(), &below) {
+        Ok(below) => below,
+        Err(Errno::NOENT) => return Ok(0),
+        Err(errno) => return Err(failed("cannot be opened as a directory", &path.join(name), errno)),
+    };
+    let mut removed = 0;
+    sweep_below(below.as_fd(), &mut name.as_bytes().to_vec(), keep, 1, &mut removed)
+        .map_err(|(name, errno)| failed("cannot be removed", &path.join(lossy(&name)), errno))?;
+    Ok(removed)
+}
+
 /// Removes everything below a directory.
 pub(super) fn empty(path: &Path) -> Result<u64> {
     sweep(path, &Names::default())
@@ -267,5 +282,32 @@ mod tests {
         assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
         assert!(outside.join("f/file").exists());
         assert!(empty(&directory.path().join("missing")).is_err());
+    }
+
+    #[test]
+    fn what_stands_beside_one_directory_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        for path in ["PG_15_202209061/5", "PG_14_202107181/5"] {
+            fs::create_dir_all(root.join(path)).unwrap();
+            for file in ["16384", "16385"] {
+                fs::write(root.join(path).join(file), "x").unwrap();
+            }
+        }
+        let mut keep = Names::default();
+        keep.insert(b"PG_15_202209061/5/16384");
+        assert_eq!(sweep_one(root, "PG_15_202209061", &keep).unwrap(), 1);
+        for (path, there) in [
+            ("PG_15_202209061/5/16384", true),
+            ("PG_15_202209061/5/16385", false),
+            ("PG_14_202107181/5/16384", true),
+            ("PG_14_202107181/5/16385", true),
+        ] {
+            assert_eq!(root.join(path).exists(), there, "{path}");
+        }
+        assert_eq!(sweep_one(root, "PG_16_202307071", &keep).unwrap(), 0);
+        std::os::unix::fs::symlink("PG_14_202107181", root.join("link")).unwrap();
+        assert!(sweep_one(root, "link", &keep).is_err());
+        assert!(root.join("PG_14_202107181/5/16384").exists());
     }
 }

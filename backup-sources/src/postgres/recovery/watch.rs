@@ -61,7 +61,7 @@ pub enum RecoveryState {
 ///
 /// # Errors
 ///
-/// The server stops, with the reason that its log gives; it promoted before it had replayed what it should; it replays nothing any more;
+/// The server stops, with the reason that its log gives; it does not let the role in that asks; it promoted before it had replayed what it should; it replays nothing any more;
 /// or `limit` has passed. It is not stopped by this.
 ///
 /// Cancellation: the job's cancellation, or dropping the future, ends the watching and nothing else.
@@ -133,6 +133,12 @@ async fn look(server: &Server, plan: &RecoveryPlan, began: &mut bool) -> Result<
     let asked = server.query("postgres", &[], &ask).await;
     let row = match asked {
         Ok(rows) => rows.into_iter().next().unwrap_or_default(),
+        // Who is not let in now will not be later, and sees nothing however long it takes.
+        Err(error) if running && error.kind() == ErrorKind::Denied => {
+            let message = "the server runs, and how far it has recovered cannot be watched: have its pg_hba.conf let the role in, or \
+                           ask it pg_is_in_recovery() and pg_last_wal_replay_lsn() yourself";
+            return Err(Error::new(ErrorKind::Denied, format!("{message}; {error}")));
+        }
         Err(_) if running => return Ok(None),
         Err(_) => return ended(server, *began),
     };

@@ -20,7 +20,7 @@ pub use names::{SegmentName, WalFile};
 pub use reader::{WalEnd, WalReader};
 pub use records::{WalEvent, WalRecord};
 pub use size::SegmentSize;
-pub use summary::{NamedPoint, Summary, position};
+pub use summary::{MadeTablespace, NamedPoint, Summary, position};
 pub use xids::XidRanges;
 
 /// The number at `at`, little-endian, if the bytes reach so far.

@@ -11,6 +11,7 @@ pub(super) const HEADER_BYTES: usize = 24;
 
 const XLOG: u8 = 0;
 const XACT: u8 = 1;
+const TABLESPACE: u8 = 5;
 
 /// A record of the log, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +75,14 @@ pub enum WalRecord {
         /// Where it began.
         start: Lsn,
     },
+    /// A tablespace was made in a directory. Whoever replays this has it there, too, wherever the cluster is replayed to. One that is made in
+    /// the data directory itself is no such record.
+    TablespaceMade {
+        /// Its object identifier.
+        oid: u32,
+        /// The directory, on the server's machine.
+        directory: String,
+    },
     /// `pg_switch_wal`: what follows of the segment is empty.
     Switch,
     /// Anything else.
@@ -87,7 +96,7 @@ pub(super) fn of_bytes(bytes: &[u8], version: Version) -> WalRecord {
 
 /// Whether what follows the header of such a record is needed to see what it says.
 pub(super) fn says_more(header: &[u8]) -> bool {
-    header.get(17).is_none_or(|manager| *manager <= XACT)
+    header.get(17).is_none_or(|manager| matches!(*manager, XLOG | XACT | TABLESPACE))
 }
 
 /// Whether a record ends its segment.
@@ -98,15 +107,19 @@ pub(super) fn is_switch(bytes: &[u8]) -> bool {
 fn parse(bytes: &[u8], version: Version) -> Option<WalRecord> {
     let xid = u32_at(bytes, 4)?;
     let (info, manager) = (*bytes.get(16)?, *bytes.get(17)?);
-    if manager > XACT {
+    if !matches!(manager, XLOG | XACT | TABLESPACE) {
         return None;
     }
     if is_switch(bytes) {
         return Some(WalRecord::Switch);
     }
     let data = main_data(bytes.get(HEADER_BYTES..)?)?;
-    if manager == XACT {
-        return transaction(info, xid, data, version);
+    match manager {
+        XACT => return transaction(info, xid, data, version),
+        // The other kind says that one was dropped.
+        TABLESPACE if info & 0xF0 == 0x00 => return tablespace(data),
+        TABLESPACE => return None,
+        _ => {}
     }
     Some(match info & 0xF0 {
         kind @ (0x00 | 0x10) => WalRecord::Checkpoint {
@@ -129,6 +142,12 @@ fn parse(bytes: &[u8], version: Version) -> Option<WalRecord> {
         },
         _ => WalRecord::Other,
     })
+}
+
+fn tablespace(data: &[u8]) -> Option<WalRecord> {
+    let directory = data.get(4..)?.split(|byte| *byte == 0).next().filter(|path| !path.is_empty())?;
+    let directory = String::from_utf8_lossy(directory).into_owned();
+    Some(WalRecord::TablespaceMade { oid: u32_at(data, 0)?, directory })
 }
 
 fn transaction(info: u8, xid: u32, data: &[u8], version: Version) -> Option<WalRecord> {

@@ -18,6 +18,8 @@ pub mod position {
     pub const XIDS: &str = "wal_xids";
     /// Restore points, as a JSON array of [`NamedPoint`](super::NamedPoint).
     pub const POINTS: &str = "wal_points";
+    /// Tablespaces that were made, as a JSON array of [`MadeTablespace`](super::MadeTablespace).
+    pub const TABLESPACES: &str = "wal_tablespaces";
     /// Where the last whole record ends.
     pub const VALID_TO: &str = "wal_valid_to";
     /// Bytes of a segment of the cluster.
@@ -26,6 +28,20 @@ pub mod position {
 
 /// Most restore points of one segment that are remembered.
 const POINTS_MAX: usize = 200;
+
+/// Most tablespaces of one segment that are remembered: one is enough to be warned of.
+const TABLESPACES_MAX: usize = 8;
+
+/// A tablespace that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeTablespace {
+    /// Its object identifier.
+    pub oid: u32,
+    /// The directory, on the server's machine.
+    pub directory: String,
+    /// Where the record begins that says so.
+    pub lsn: Lsn,
+}
 
 /// A restore point.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +66,9 @@ pub struct Summary {
     pub ended: XidRanges,
     /// Restore points in their order, at most 200.
     pub points: Vec<NamedPoint>,
+    /// Tablespaces that were made, in their order, at most 8.
+    #[serde(default)]
+    pub tablespaces: Vec<MadeTablespace>,
     /// Where the last whole record ends.
     pub valid_to: Lsn,
 }
@@ -100,6 +119,10 @@ impl Summary {
             WalRecord::RestorePoint { name, time } if self.points.len() < POINTS_MAX => {
                 self.points.push(NamedPoint { name: name.clone(), lsn: event.lsn, time: *time });
             }
+            WalRecord::TablespaceMade { oid, directory } if self.tablespaces.len() < TABLESPACES_MAX => {
+                let (oid, directory) = (*oid, directory.clone());
+                self.tablespaces.push(MadeTablespace { oid, directory, lsn: event.lsn });
+            }
             _ => {}
         }
     }
@@ -117,6 +140,9 @@ impl Summary {
         if !self.points.is_empty() {
             put(position::POINTS, serde_json::to_string(&self.points).ok());
         }
+        if !self.tablespaces.is_empty() {
+            put(position::TABLESPACES, serde_json::to_string(&self.tablespaces).ok());
+        }
         positions
     }
 
@@ -128,6 +154,9 @@ impl Summary {
             last_time: text(position::LAST_TIME).and_then(|text| text.parse().ok()),
             ended: text(position::XIDS).and_then(|text| text.parse().ok()).unwrap_or_default(),
             points: text(position::POINTS)
+                .and_then(|text| serde_json::from_str(text).ok())
+                .unwrap_or_default(),
+            tablespaces: text(position::TABLESPACES)
                 .and_then(|text| serde_json::from_str(text).ok())
                 .unwrap_or_default(),
             valid_to: text(position::VALID_TO).and_then(|text| text.parse().ok()).unwrap_or_default(),

@@ -154,6 +154,37 @@ fn any_bytes_end_the_log_and_nothing_more() {
 }
 
 #[test]
+fn a_tablespace_that_is_made_is_told_with_its_directory() {
+    let mut made = Made::new(1, small());
+    let data = |directory: &str| [&16_400_u32.to_le_bytes()[..], directory.as_bytes(), &[0]].concat();
+    let long = format!("/srv/{}", "x".repeat(600));
+    let first = made.record(5, 0x00, 730, &data("/srv/fast"));
+    made.record(5, 0x10, 730, &16_400_u32.to_le_bytes());
+    // In the data directory itself.
+    made.record(5, 0x00, 731, &data(""));
+    let second = made.record(5, 0x00, 732, &data(&long));
+    made.commit(732, 13);
+    let told = |directory: &str| WalRecord::TablespaceMade { oid: 16_400, directory: directory.into() };
+    for part in [1, 7, 8192, usize::MAX] {
+        let records: Vec<_> = read(&made, part).0.into_iter().map(|event| event.record).collect();
+        assert_eq!(
+            records[..4],
+            [told("/srv/fast"), WalRecord::Other, WalRecord::Other, told(&long)],
+            "{part}"
+        );
+    }
+    let name = SegmentName::numbered(made.timeline, 1, made.size);
+    let summary = Summary::of_segment(&made.bytes, name, made.size);
+    let found: Vec<_> = summary.tablespaces.iter().map(|made| (made.lsn, made.directory.as_str())).collect();
+    assert_eq!(found, [(first, "/srv/fast"), (second, long.as_str())]);
+    assert_eq!(Summary::of_positions(&summary.to_positions()), summary);
+    for _ in 0..20 {
+        made.record(5, 0x00, 733, &data("/srv/more"));
+    }
+    assert_eq!(Summary::of_segment(&made.bytes, name, made.size).tablespaces.len(), 8);
+}
+
+#[test]
 fn prepared_transactions_have_the_number_of_the_transaction() {
     for (major, stats) in [(15, 12), (18, 16)] {
         let mut made = Made::new(1, small());
