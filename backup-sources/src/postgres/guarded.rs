@@ -13,14 +13,20 @@ use backup_core::{Error, Result};
 /// one, and removes all. What still writes there then cannot make further files, and ends.
 const GUARD: &str = r#"
 read -r _
-if read -r pid <"$1/data/postmaster.pid"; then
+cd -- "$1/data" && here=$(pwd -P)
+cd /
+# A server stands in its data directory; a number that a dead one has left behind may be anybody's by now.
+is_ours() {
+    [ -e "$1/data/postmaster.pid" ] && { [ ! -e /proc/self/cwd ] || [ "$(readlink "/proc/$pid/cwd")" = "$here" ]; }
+}
+if read -r pid <"$1/data/postmaster.pid" && is_ours "$1"; then
     kill -QUIT "$pid"
     n=0
-    while [ -e "$1/data/postmaster.pid" ] && [ "$n" -lt 100 ]; do
+    while is_ours "$1" && [ "$n" -lt 100 ]; do
         sleep 0.1
         n=$((n + 1))
     done
-    [ ! -e "$1/data/postmaster.pid" ] || kill -KILL "$pid"
+    is_ours "$1" && kill -KILL "$pid"
 fi
 n=0
 while [ -e "$1" ] && [ "$n" -lt 100 ]; do
@@ -160,9 +166,10 @@ mod tests {
         let directory = GuardedDirectory::new(parent.path(), "drill").unwrap();
         let data = directory.path().join("data");
         fs::create_dir(&data).unwrap();
-        let server = r#"trap 'rm "$1"; exit 3' QUIT; echo $$ >"$1.new"; mv "$1.new" "$1"; while :; do sleep 0.1; done"#;
-        let mut server =
-            Command::new("sh").args(["-c", server, "sh"]).arg(data.join("postmaster.pid")).spawn().unwrap();
+        let program = r#"trap 'rm "$1"; exit 3' QUIT; echo $$ >"$1.new"; mv "$1.new" "$1"; while :; do sleep 0.1; done"#;
+        let mut server = Command::new("sh");
+        server.args(["-c", program, "sh"]).arg(data.join("postmaster.pid")).current_dir(&data);
+        let mut server = server.spawn().unwrap();
         let until = Instant::now() + Duration::from_secs(20);
         while !data.join("postmaster.pid").exists() {
             assert!(Instant::now() < until);
@@ -171,5 +178,16 @@ mod tests {
         directory.remove().unwrap();
         assert_eq!(server.wait().unwrap().code(), Some(3));
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+
+        // A number that is somebody else's by now.
+        let directory = GuardedDirectory::new(parent.path(), "drill").unwrap();
+        let data = directory.path().join("data");
+        fs::create_dir(&data).unwrap();
+        let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+        fs::write(data.join("postmaster.pid"), format!("{}\n", stranger.id())).unwrap();
+        directory.remove().unwrap();
+        assert!(stranger.try_wait().unwrap().is_none(), "it was killed");
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
     }
 }
