@@ -16,7 +16,7 @@ use backup_sources::postgres::wal::{
     SegmentName, SegmentSize, TimelineHistory, WalFile, WalReader, WalRecord, check_segment,
 };
 use backup_sources::postgres::{Connect, Lsn, Receiver, Timeline, WalArchive};
-use postgres_server::{Cluster, eventually};
+use postgres_server::{Cluster, Stop, eventually};
 use postgres_wal_kept::{Alerts, Blocked, Running, archive, connect, lsn, small};
 
 /// All records of a history from the first archived segment up to `end`, read through the archive as a server would.
@@ -224,6 +224,40 @@ async fn trap_27_two_promotions_whose_timelines_jump() {
             "{never}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_27_after_a_promotion_nothing_counts_as_stored_that_only_the_old_timeline_has() {
+    let primary = Cluster::builder().initdb("--wal-segsize=1").start();
+    primary.sql("create table numbers (n int)");
+    let archive = archive().await;
+    let standby = primary.standby();
+    primary.switch_wal();
+    primary.sql("insert into numbers values (1)");
+    standby.catch_up(&primary);
+    standby.stop(Stop::Fast);
+    // The receiver is further than the server that will be promoted, in the same segment.
+    primary.sql("insert into numbers select generate_series(2, 1000)");
+    let end = lsn(&primary.lsn());
+    let running =
+        Running::start(&connect(&primary), &archive, ReceiveOptions::with_slot("one"), JobContext::new());
+    running.until("the end of the first timeline", |status| status.flushed >= end);
+    running.stop().await;
+    primary.kill();
+    standby.start();
+    standby.promote();
+    standby.sql("insert into numbers values (-1)");
+    let end = lsn(&standby.lsn());
+    let running =
+        Running::start(&connect(&standby), &archive, ReceiveOptions::with_slot("two"), JobContext::new());
+    running.until("the end of the second timeline", |status| {
+        status.timeline == Some(Timeline::new(2)) && status.flushed >= end
+    });
+    // Whatever was acknowledged can be had, though no segment is full yet.
+    let history = archive.history(Timeline::new(2), &JobContext::new()).await.unwrap();
+    let left = history.end_of(Timeline::FIRST).unwrap();
+    replay(&archive, &history, small().number_of(left), end).await;
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
