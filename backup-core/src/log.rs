@@ -92,6 +92,13 @@ impl LogPiece {
         self
     }
 
+    /// The piece without so many bytes at its start.
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.content.len());
+        self.offset = self.offset.saturating_add(bytes as u64);
+        self.content = self.content.slice(bytes..);
+    }
+
     /// Whether these are all bytes of the segment.
     pub fn is_whole(&self) -> bool {
         self.offset == 0 && self.segment_bytes == Some(self.content.len() as u64)
