@@ -215,6 +215,27 @@ async fn trap_26_a_place_that_fails_proves_nothing() {
 }
 
 #[tokio::test]
+async fn trap_26_where_a_place_does_not_answer_nothing_is_the_end_of_the_log() {
+    let archive = archive().await;
+    let all = segments(2);
+    put(&archive, &all[0]).await.unwrap();
+    let (last, part) = (all[1].0, all[1].1.slice(..300_000));
+    archive.put_piece(last, 0, part, &Summary::default(), &job()).await.unwrap();
+    let (beyond, last) = (last.next(size()).unwrap().to_string(), last.to_string());
+    assert!(matches!(get(&archive, &last).await.unwrap(), Fetched::Found(_)));
+    let lacking = archive.clone().lacking("the other place is on fire");
+    // The whole of the last segment, or what comes after it, may be where nobody can look.
+    for file in [last, beyond, "00000002.history".to_owned(), format!("{}.partial", all[0].0)] {
+        let error = get(&lacking, &file).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient, "{file}");
+        assert!(error.to_string().contains("on fire"), "{error}");
+    }
+    let whole = get(&lacking, &all[0].0.to_string()).await.unwrap();
+    assert_eq!(whole, Fetched::Found(all[0].1.clone()), "what is whole needs no proof");
+    assert_eq!(get(&lacking, "00000001.history").await.unwrap(), Fetched::NeverArchived, "no place can have it");
+}
+
+#[tokio::test]
 async fn trap_26_a_younger_timeline_shows_that_the_older_one_went_on() {
     let archive = archive().await;
     let all = segments(5);
