@@ -111,7 +111,8 @@ impl Spool {
     ) {
         let (Some(segment), Some(directory)) = (segment, directory) else { return };
         let Some(size) = size_of(archive, segment, job).await else { return };
-        let fitting = |bytes: u64| usize::try_from(bytes.saturating_div(size.bytes())).unwrap_or(usize::MAX).max(1);
+        let fitting =
+            |bytes: u64| usize::try_from(bytes.saturating_div(size.bytes())).unwrap_or(usize::MAX).max(1);
         let ahead = self.ahead.min(fitting(AHEAD_BYTES_MAX));
         let next = std::iter::successors(segment.next(size), |name| name.next(size)).take(ahead);
         let fetching: Vec<_> = next
@@ -165,7 +166,8 @@ async fn take(directory: PathBuf, segment: SegmentName, lineage: u64) -> Option<
             let name = entry.file_name();
             // What is being written has a longer name.
             let is_put = |name: &&str| {
-                name.strip_prefix(&prefix).is_some_and(|hash| hash.len() == HASH_DIGITS && !hash.contains('.'))
+                name.strip_prefix(&prefix)
+                    .is_some_and(|hash| hash.len() == HASH_DIGITS && !hash.contains('.'))
             };
             let Some(name) = name.to_str().filter(is_put) else { continue };
             let content = read_own(&entry.path()).unwrap_or_default();

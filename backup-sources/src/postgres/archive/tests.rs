@@ -232,7 +232,11 @@ async fn trap_26_where_a_place_does_not_answer_nothing_is_the_end_of_the_log() {
     }
     let whole = get(&lacking, &all[0].0.to_string()).await.unwrap();
     assert_eq!(whole, Fetched::Found(all[0].1.clone()), "what is whole needs no proof");
-    assert_eq!(get(&lacking, "00000001.history").await.unwrap(), Fetched::NeverArchived, "no place can have it");
+    assert_eq!(
+        get(&lacking, "00000001.history").await.unwrap(),
+        Fetched::NeverArchived,
+        "no place can have it"
+    );
 }
 
 #[tokio::test]
