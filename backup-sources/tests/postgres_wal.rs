@@ -17,7 +17,7 @@ use backup_sources::postgres::wal::{
 };
 use backup_sources::postgres::{Connect, Lsn, Receiver, Timeline, WalArchive};
 use postgres_server::{Cluster, Stop, eventually};
-use postgres_wal_kept::{Alerts, Blocked, Running, archive, connect, lsn, small};
+use postgres_wal_kept::{Alerts, Blocked, Ordered, Running, archive, connect, lsn, small};
 
 /// All records of a history from the first archived segment up to `end`, read through the archive as a server would.
 async fn replay(archive: &WalArchive, history: &TimelineHistory, first: u64, end: Lsn) -> Vec<WalRecord> {
@@ -257,6 +257,27 @@ async fn trap_27_after_a_promotion_nothing_counts_as_stored_that_only_the_old_ti
     let history = archive.history(Timeline::new(2), &JobContext::new()).await.unwrap();
     let left = history.end_of(Timeline::FIRST).unwrap();
     replay(&archive, &history, small().number_of(left), end).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_27_no_piece_is_stored_before_the_segment_in_front_of_it() {
+    let cluster = Cluster::builder().initdb("--wal-segsize=1").start();
+    cluster.bench_init(1);
+    let archive = archive().await;
+    let log = Arc::new(Ordered::over(archive.clone()));
+    let mut options = ReceiveOptions::with_slot("ordered");
+    options.flush_interval = Duration::from_millis(5);
+    let running = Running::start_with(&connect(&cluster), log.clone(), options, JobContext::new());
+    running.until("the log", |status| status.flushed.is_valid());
+    cluster.bench(2, 1000);
+    cluster.switch_wal();
+    cluster.bench(2, 100);
+    let end = lsn(&cluster.lsn());
+    running.until("the end", |status| status.flushed >= end);
+    let status = running.status();
+    assert!(status.segments > 0 && status.pieces > 0, "{status:?}");
+    assert_eq!(log.early(), []);
     running.stop().await;
 }
 

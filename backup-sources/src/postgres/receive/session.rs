@@ -142,7 +142,7 @@ impl<'a> Session<'a> {
         let mut tail = Tail::new(at, size, stored);
         let mut storing: FuturesOrdered<Stored<'a>> = FuturesOrdered::new();
         let (mut heard, mut told) = (Instant::now(), Instant::now());
-        let mut full_since = None;
+        let (mut full_since, mut wholes) = (None, 0_usize);
         let mut checking = self.slot_check();
         let timeline = at.timeline();
         receiver.status.send_modify(|status| {
@@ -172,11 +172,14 @@ impl<'a> Session<'a> {
             if has_room && !left.is_empty() {
                 let (part, rest) = tail.take(std::mem::take(&mut left), Instant::now());
                 left = rest;
+                wholes = wholes.saturating_add(usize::from(part.is_some()));
                 storing.extend(part.map(|part| self.store(part)));
                 continue;
             }
+            // Stored before the segment in front of it, as it is shorter, a piece would make a gap of that one if both hosts were lost at this moment.
+            let takes_pieces = has_room && wholes == 0;
             let is_due = ended || tail.waiting() >= options.flush_bytes;
-            if has_room
+            if takes_pieces
                 && is_due
                 && let Some(part) = tail.piece()
             {
@@ -184,7 +187,10 @@ impl<'a> Session<'a> {
                 continue;
             }
             let is_held_up = !has_room && open.is_some() && !ended;
-            full_since = if is_held_up { full_since.or_else(|| Some(Instant::now())) } else { None };
+            let is_late = |since: Instant| wholes > 0 && since.elapsed() > options.flush_interval;
+            let is_waiting = open.is_some() && !ended && tail.waiting_since().is_some_and(is_late);
+            full_since =
+                if is_held_up || is_waiting { full_since.or_else(|| Some(Instant::now())) } else { None };
             let flush_at = tail.waiting_since().map(|since| since + options.flush_interval);
             let status_at = told + options.status_interval;
             let let_go_at = full_since.map(|since| since + options.silence_max);
@@ -193,13 +199,14 @@ impl<'a> Session<'a> {
                 Some(done) = storing.next() => {
                     let Done { end, is_whole, waiting_since } = done?;
                     self.flushed = self.flushed.max(end);
+                    wholes = wholes.saturating_sub(usize::from(is_whole));
                     self.count(is_whole, waiting_since);
                     if !ended {
                         tell(&mut open, tail.end(), self.flushed, false).await?;
                         told = Instant::now();
                     }
                 }
-                () = sleep_until(flush_at.unwrap_or(status_at)), if flush_at.is_some() && has_room => {
+                () = sleep_until(flush_at.unwrap_or(status_at)), if flush_at.is_some() && takes_pieces => {
                     storing.extend(tail.piece().map(|part| self.store(part)));
                 }
                 () = sleep_until(let_go_at.unwrap_or(status_at)), if let_go_at.is_some() => {
