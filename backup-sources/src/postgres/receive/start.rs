@@ -26,7 +26,7 @@ pub(super) fn after(history: &TimelineHistory, stored: Position, size: SegmentSi
     Ok(SegmentName::of(at.timeline, at.lsn, size))
 }
 
-/// Where receiving goes on [after](after) what is stored: up to there the segment in which it lies is stored, on its own timeline. What an older
+/// Where receiving goes on after what is stored: up to there the segment in which it lies is stored, on its own timeline. What an older
 /// one has of the same place is another object, and may hold what was never part of this history.
 pub(super) fn resumed(history: &TimelineHistory, stored: Position, size: SegmentSize) -> Result<Position> {
     let at = after(history, stored, size)?;
