@@ -23,6 +23,9 @@ pub mod position {
     pub const FIRST: &str = "log_first";
     /// The last segment that is needed.
     pub const LAST: &str = "log_last";
+    /// How many files a partial snapshot lacks. One that says `0` is partial for something else, and whoever restores it can go on from
+    /// it by the log as from a complete one.
+    pub const MISSING_FILES: &str = "missing_files";
 }
 
 /// What a segment is called. Each part is one component of an object's key: `[A-Za-z0-9._-]`, not starting with a dot.
@@ -90,6 +93,13 @@ impl LogPiece {
     pub fn with_position(mut self, name: impl Into<String>, position: impl Into<String>) -> Self {
         self.position.insert(name.into(), position.into());
         self
+    }
+
+    /// The piece without so many bytes at its start.
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.content.len());
+        self.offset = self.offset.saturating_add(bytes as u64);
+        self.content = self.content.slice(bytes..);
     }
 
     /// Whether these are all bytes of the segment.
@@ -162,8 +172,8 @@ pub struct ListedLog {
 /// How long logs are kept that no snapshot needs by itself.
 ///
 /// What a kept snapshot says that it needs always stays. So does what leads from the newest of them that is older than `within`
-/// up to now: without it nobody gets to the moments of that time. Where no snapshot of a lineage is that old, nothing of the
-/// lineage goes.
+/// up to now: without it nobody gets to the moments of that time. A partial snapshot leads nowhere, unless it says that it
+/// [lacks no files](position::MISSING_FILES). Where no snapshot of a lineage is that old, nothing of the lineage goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogRetention {
     /// Every moment of so long ago can be recovered, by the store's clock.

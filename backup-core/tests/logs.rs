@@ -170,6 +170,24 @@ async fn a_growing_segment_is_there_as_far_as_its_pieces_go() {
 }
 
 #[tokio::test]
+async fn a_long_piece_goes_past_any_number_of_short_ones() {
+    let (setup, _sink) = in_memory(Protect::Plain, SMALL).await;
+    for start in (0..30_000).step_by(1000) {
+        archive(&setup, &[piece(1, start..start + 1000)]).await;
+    }
+    assert_eq!(archive(&setup, &[piece(1, 0..29_500)]).await, [Archived::AlreadyThere]);
+    let other = LogPiece { content: random(9, 29_500).into(), ..piece(1, 0..29_500) };
+    let error = setup.repository.archive(&[other], &setup.job).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    assert_eq!(archive(&setup, &[piece(1, 0..100_000)]).await, [Archived::Stored]);
+    assert_eq!(archive(&setup, &[piece(1, 0..100_000)]).await, [Archived::AlreadyThere]);
+    let read = setup.repository.read_log(&name(1), &setup.job).await.unwrap().unwrap();
+    assert_eq!(read.content, content(1).slice(..100_000));
+    let listed = setup.repository.list_log("7412", &setup.job).await.unwrap();
+    assert_eq!(listed[0].pieces.len(), 31, "only what was missing was stored");
+}
+
+#[tokio::test]
 async fn a_long_segment_is_put_together_of_pieces() {
     let (setup, _sink) = in_memory(Protect::Plain, SMALL).await;
     let pieces: Vec<LogPiece> = (0..4).map(|at| piece(1, at * 50_000..(at + 1) * 50_000)).collect();

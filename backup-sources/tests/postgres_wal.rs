@@ -16,8 +16,8 @@ use backup_sources::postgres::wal::{
     SegmentName, SegmentSize, TimelineHistory, WalFile, WalReader, WalRecord, check_segment,
 };
 use backup_sources::postgres::{Connect, Lsn, Receiver, Timeline, WalArchive};
-use postgres_server::{Cluster, eventually};
-use postgres_wal_kept::{Alerts, Blocked, Running, archive, connect, lsn, small};
+use postgres_server::{Cluster, Stop, eventually};
+use postgres_wal_kept::{Alerts, Blocked, Ordered, Running, archive, connect, lsn, small};
 
 /// All records of a history from the first archived segment up to `end`, read through the archive as a server would.
 async fn replay(archive: &WalArchive, history: &TimelineHistory, first: u64, end: Lsn) -> Vec<WalRecord> {
@@ -224,6 +224,61 @@ async fn trap_27_two_promotions_whose_timelines_jump() {
             "{never}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_27_after_a_promotion_nothing_counts_as_stored_that_only_the_old_timeline_has() {
+    let primary = Cluster::builder().initdb("--wal-segsize=1").start();
+    primary.sql("create table numbers (n int)");
+    let archive = archive().await;
+    let standby = primary.standby();
+    primary.switch_wal();
+    primary.sql("insert into numbers values (1)");
+    standby.catch_up(&primary);
+    standby.stop(Stop::Fast);
+    // The receiver is further than the server that will be promoted, in the same segment.
+    primary.sql("insert into numbers select generate_series(2, 1000)");
+    let end = lsn(&primary.lsn());
+    let running =
+        Running::start(&connect(&primary), &archive, ReceiveOptions::with_slot("one"), JobContext::new());
+    running.until("the end of the first timeline", |status| status.flushed >= end);
+    running.stop().await;
+    primary.kill();
+    standby.start();
+    standby.promote();
+    standby.sql("insert into numbers values (-1)");
+    let end = lsn(&standby.lsn());
+    let running =
+        Running::start(&connect(&standby), &archive, ReceiveOptions::with_slot("two"), JobContext::new());
+    running.until("the end of the second timeline", |status| {
+        status.timeline == Some(Timeline::new(2)) && status.flushed >= end
+    });
+    // Whatever was acknowledged can be had, though no segment is full yet.
+    let history = archive.history(Timeline::new(2), &JobContext::new()).await.unwrap();
+    let left = history.end_of(Timeline::FIRST).unwrap();
+    replay(&archive, &history, small().number_of(left), end).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_27_no_piece_is_stored_before_the_segment_in_front_of_it() {
+    let cluster = Cluster::builder().initdb("--wal-segsize=1").start();
+    cluster.bench_init(1);
+    let archive = archive().await;
+    let log = Arc::new(Ordered::over(archive.clone()));
+    let mut options = ReceiveOptions::with_slot("ordered");
+    options.flush_interval = Duration::from_millis(5);
+    let running = Running::start_with(&connect(&cluster), log.clone(), options, JobContext::new());
+    running.until("the log", |status| status.flushed.is_valid());
+    cluster.bench(2, 1000);
+    cluster.switch_wal();
+    cluster.bench(2, 100);
+    let end = lsn(&cluster.lsn());
+    running.until("the end", |status| status.flushed >= end);
+    let status = running.status();
+    assert!(status.segments > 0 && status.pieces > 0, "{status:?}");
+    assert_eq!(log.early(), []);
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,6 +32,7 @@ use super::archive::{TimelineAudit, WalAudit};
 use super::connect::explain;
 use super::receive::{SlotState, WalStatus};
 use super::recovery::BaseBackup;
+use super::wal::SegmentName;
 use super::{Connect, Lsn, WalArchive};
 
 /// Evidence of drills that is read to find the last good one.
@@ -289,6 +290,7 @@ fn judge_gaps(audit: &WalAudit, newest: Option<&BaseBackup>) -> (HealthStatus, S
                 false => before = before.saturating_add(1),
             }
         }
+        since.extend(lacks_beginning(timeline, newest));
         if timeline.lacks_history && timeline.timeline > newest.timeline {
             since.push(format!("{}.history is missing", timeline.timeline));
         }
@@ -305,6 +307,23 @@ fn judge_gaps(audit: &WalAudit, newest: Option<&BaseBackup>) -> (HealthStatus, S
             HealthStatus::Warning,
             format!("archived up to {frontier}; before the newest backup there are {gaps} gaps"),
         ),
+    }
+}
+
+/// What is missing of a timeline that began after the newest backup, from its beginning on: its gaps are only those after something that is
+/// there, as nobody else can tell what is missing from what a retention has freed.
+fn lacks_beginning(timeline: &TimelineAudit, newest: &BaseBackup) -> Option<String> {
+    let size = newest.segment_size;
+    let is_later = |begin: &Lsn| timeline.timeline > newest.timeline && *begin > newest.start_lsn;
+    let begin = timeline.begin.filter(is_later)?;
+    let first = SegmentName::of(timeline.timeline, begin, size);
+    match timeline.first {
+        Some(there) if there > first => Some(format!("{first} and all others before {there} are missing")),
+        // Left in the segment in which it began, it has none that the next timeline does not have.
+        None if timeline.left_at.is_some_and(|left| size.number_of(left) > size.number_of(begin)) => {
+            Some(format!("{first} and all that follow on its timeline are missing"))
+        }
+        _ => None,
     }
 }
 

@@ -190,3 +190,65 @@ impl ReceivedLog for Blocked {
         self.archive.put_gap(timeline, from, reason, job).await
     }
 }
+
+/// A store that takes long for whole segments, and notes what comes before those in front of it are there.
+#[derive(Debug)]
+pub struct Ordered {
+    archive: WalArchive,
+    on_their_way: Mutex<Vec<SegmentName>>,
+    early: Mutex<Vec<SegmentName>>,
+}
+
+impl Ordered {
+    pub fn over(archive: WalArchive) -> Self {
+        Self { archive, on_their_way: Mutex::default(), early: Mutex::default() }
+    }
+
+    /// Segments of which a piece came too early.
+    pub fn early(&self) -> Vec<SegmentName> {
+        self.early.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl ReceivedLog for Ordered {
+    async fn standing(
+        &self,
+        system_identifier: u64,
+        history: &TimelineHistory,
+        size: SegmentSize,
+        job: &JobContext,
+    ) -> Result<Option<Standing>> {
+        self.archive.standing(system_identifier, history, size, job).await
+    }
+
+    async fn put_segment(&self, segment: SegmentName, content: Bytes, job: &JobContext) -> Result<Archived> {
+        self.on_their_way.lock().unwrap().push(segment);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let archived = self.archive.put_segment(segment, content, job).await;
+        self.on_their_way.lock().unwrap().retain(|other| *other != segment);
+        archived
+    }
+
+    async fn put_piece(
+        &self,
+        segment: SegmentName,
+        offset: u64,
+        content: Bytes,
+        summary: &Summary,
+        job: &JobContext,
+    ) -> Result<Archived> {
+        if self.on_their_way.lock().unwrap().iter().any(|other| *other < segment) {
+            self.early.lock().unwrap().push(segment);
+        }
+        self.archive.put_piece(segment, offset, content, summary, job).await
+    }
+
+    async fn put_history(&self, timeline: Timeline, content: Bytes, job: &JobContext) -> Result<Archived> {
+        self.archive.put_history(timeline, content, job).await
+    }
+
+    async fn put_gap(&self, timeline: Timeline, from: Lsn, reason: &str, job: &JobContext) -> Result<()> {
+        self.archive.put_gap(timeline, from, reason, job).await
+    }
+}

@@ -83,6 +83,9 @@ impl Context {
             return Err(failure);
         }
         let mut archive = WalArchive::new(repositories)?;
+        if let Some(failure) = silent.first() {
+            archive = archive.lacking(&failure.message);
+        }
         if let Some(system) = system {
             archive = archive.of_system(system);
         }

@@ -20,6 +20,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use backup_core::JobContext;
+use backup_sources::postgres::receive::ReceivedLog;
+use backup_sources::postgres::wal::Summary;
 use postgres_server::run;
 use postgres_world::World;
 use serde_json::Value;
@@ -190,4 +193,27 @@ fn trap_26_only_what_provably_was_never_archived_is_told_from_failures() {
     world.archived();
     let (code, ran) = fetch(&[&first, &dest]);
     assert!(code >= 126 && ran.err.contains(&first), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trap_26_where_a_place_does_not_answer_the_beginning_of_a_segment_is_not_all_of_it() {
+    let world = World::new();
+    world.cluster.sql("create table t as select 1");
+    world.archived();
+    world.cluster.sql("insert into t values (2)");
+    let name = world.cluster.sql("select pg_walfile_name(pg_current_wal_lsn())");
+    let content = fs::read(world.cluster.data().join("pg_wal").join(&name)).unwrap();
+    let (segment, part) = (name.parse().unwrap(), content[..8192].to_vec().into());
+    let job = JobContext::new();
+    world.archive().await.put_piece(segment, 0, part, &Summary::default(), &job).await.unwrap();
+    world.cluster.account().own(&world.path("repository"));
+    let dest = world.path("fetched").display().to_string();
+    let ran = world.run(["log", "fetch", &name, &dest]);
+    assert_eq!(ran.code, Some(0), "all places have answered: {ran:?}");
+    assert_eq!(fs::read(&dest).unwrap().len(), content.len());
+    fs::remove_file(&dest).unwrap();
+    // The place that does not answer may have the whole segment, and more.
+    let ran = world.run(["--place", "/nowhere", "log", "fetch", &name, &dest]);
+    assert!(ran.code >= Some(126) && ran.err.contains("does not answer"), "{ran:?}");
+    assert!(!Path::new(&dest).exists());
 }

@@ -8,7 +8,8 @@ use crate::log::position;
 use crate::repository::listing::Listing;
 use crate::repository::{Repository, keys};
 use crate::{
-    JobContext, LogName, LogRetention, ObjectKey, ObjectMeta, Result, SnapshotId, SnapshotInfo, Timestamp,
+    JobContext, LogName, LogRetention, ObjectKey, ObjectMeta, Outcome, Result, SnapshotId, SnapshotInfo,
+    Timestamp,
 };
 
 /// Segments are archived side by side, so that one may be there somewhat earlier than the one before it.
@@ -22,6 +23,8 @@ pub(super) struct LogNeed {
     timeline: String,
     first: String,
     last: String,
+    /// Whether anybody can go on from the snapshot by the log.
+    leads: bool,
     /// When the store first had the snapshot.
     stored: Option<Timestamp>,
 }
@@ -36,6 +39,7 @@ impl LogNeed {
             timeline: of(position::TIMELINE)?,
             first: of(position::FIRST)?,
             last: of(position::LAST)?,
+            leads: info.outcome == Outcome::Complete || of(position::MISSING_FILES).is_some_and(|n| n == "0"),
             stored: info.stored,
         })
     }
@@ -130,7 +134,8 @@ impl Lineage {
     fn bound<'a>(&self, needs: &[&'a LogNeed], retention: LogRetention, now: Timestamp) -> Option<Bound<'a>> {
         let within = i64::try_from(retention.within.as_secs()).unwrap_or(i64::MAX);
         let since = now.saturating_add_seconds(within.saturating_neg());
-        let older = needs.iter().filter(|need| need.stored.is_some_and(|stored| stored <= since));
+        let leading = needs.iter().filter(|need| need.leads);
+        let older = leading.filter(|need| need.stored.is_some_and(|stored| stored <= since));
         let base = older.max_by_key(|need| need.stored)?;
         // When the first segment that the base needs was archived: what was archived later may be needed to go on from it, on
         // whatever timeline.
@@ -143,7 +148,7 @@ impl Lineage {
 /// What is before it is needed by no moment that is to be recovered.
 #[derive(Debug)]
 struct Bound<'a> {
-    /// The newest snapshot that is older than all of these moments.
+    /// The newest snapshot that is older than all of these moments, and leads to them.
     base: &'a LogNeed,
     archived: Timestamp,
 }
@@ -186,6 +191,7 @@ mod tests {
             timeline: "1".into(),
             first: first.into(),
             last: last.into(),
+            leads: true,
             stored: Some(Timestamp::new(day * DAY, 0)),
         }
     }
@@ -225,6 +231,20 @@ mod tests {
         assert_eq!(judged(&log, &[need("0003", "0004", 4)], None, 29), [""; 0]);
         // Of a base whose own first segment is gone nobody knows what leads from it.
         assert_eq!(judged(&log[5..], &[need("0003", "0004", 4)], Some(7), 29), [""; 0]);
+    }
+
+    #[test]
+    fn a_snapshot_that_lacks_files_is_no_base_and_keeps_what_it_needs() {
+        let log = a_segment_a_day(30);
+        let broken = LogNeed { leads: false, ..need("0020", "0021", 21) };
+        let needs = [need("0003", "0004", 4), need("0010", "0011", 11), broken];
+        // Moments of the last seven days are recovered from the base of day 11; what the broken one has is kept, too.
+        let gone = judged(&log, &needs, Some(7), 29);
+        let kept: Vec<i64> = (0..30).filter(|day| !gone.contains(&format!("1/{day:04}/0"))).collect();
+        let expected: Vec<i64> = [3, 4].into_iter().chain(10..30).collect();
+        assert_eq!(kept, expected);
+        let broken = LogNeed { leads: false, ..need("0020", "0021", 21) };
+        assert_eq!(judged(&log, &[broken], Some(7), 29), [""; 0]);
     }
 
     #[test]

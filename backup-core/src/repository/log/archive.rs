@@ -45,8 +45,8 @@ enum There {
 enum Step {
     /// It is there; by this call if it had been put before.
     There,
-    /// It was put, and is to be looked at once more.
-    Put(ObjectKey),
+    /// What is left of it after so many bytes that are there was put, and is to be looked at once more.
+    Put { key: ObjectKey, passed: usize },
     /// So many bytes of it are there, from its start.
     ThereFrom(usize),
     /// Others were at work at the same moment.
@@ -125,32 +125,53 @@ impl Repository {
                 There::Damaged => {}
             }
         }
-        let offset = (!piece.is_whole()).then_some(piece.offset);
-        if offset.is_some()
-            && let Some(there) = view.listed.counting(&piece.name, offset, barred)
-        {
-            if put.as_ref() == Some(&there.key) {
+        if !piece.is_whole() {
+            return self.look_along(piece, put.as_ref(), view, job).await;
+        }
+        for meta in view.listed.pieces(&piece.name, barred) {
+            let There::Whole(head, content) = self.read_or_damaged(&meta.key, job).await? else {
+                continue;
+            };
+            let start = usize::try_from(head.offset).unwrap_or(usize::MAX);
+            let same = piece.content.get(start..start.saturating_add(content.len()));
+            if same != Some(&content[..]) {
+                return Err(differs(&piece.name));
+            }
+        }
+        self.put_piece(piece, None, 0, view, job).await
+    }
+
+    /// Looks at a piece of a segment that is not there as a whole. Any number of shorter pieces may stand where it begins, one after the
+    /// other, as somebody has brought them who follows the log: all of them are passed in one look.
+    async fn look_along(
+        &self,
+        piece: &LogPiece,
+        put: Option<&ObjectKey>,
+        view: &View,
+        job: &JobContext,
+    ) -> Result<Step> {
+        let barred = |key: &ObjectKey| view.bars.contains(SweptName::of_log(key));
+        let mut rest = piece.clone();
+        let mut passed = 0_usize;
+        while let Some(there) = view.listed.counting(&rest.name, Some(rest.offset), barred) {
+            if put == Some(&there.key) {
                 return Ok(Step::There);
             }
             match self.read_or_damaged(&there.key, job).await? {
-                There::Whole(head, content) => return compare(piece, head.offset, &content, false),
+                There::Whole(head, content) => match compare(&rest, head.offset, &content, false)? {
+                    Step::ThereFrom(bytes) if bytes > 0 => {
+                        rest.advance(bytes);
+                        passed = passed.saturating_add(bytes);
+                    }
+                    Step::ThereFrom(_) => break,
+                    step => return Ok(step),
+                },
+                There::Gone if passed > 0 => return Ok(Step::ThereFrom(passed)),
                 There::Gone => return Ok(Step::Again),
-                There::Damaged => {}
+                There::Damaged => break,
             }
         }
-        if offset.is_none() {
-            for meta in view.listed.pieces(&piece.name, barred) {
-                let There::Whole(head, content) = self.read_or_damaged(&meta.key, job).await? else {
-                    continue;
-                };
-                let start = usize::try_from(head.offset).unwrap_or(usize::MAX);
-                let same = piece.content.get(start..start.saturating_add(content.len()));
-                if same != Some(&content[..]) {
-                    return Err(differs(&piece.name));
-                }
-            }
-        }
-        self.put_piece(piece, offset, view, job).await
+        self.put_piece(&rest, Some(rest.offset), passed, view, job).await
     }
 
     async fn read_or_damaged(&self, key: &ObjectKey, job: &JobContext) -> Result<There> {
@@ -174,6 +195,7 @@ impl Repository {
         &self,
         piece: &LogPiece,
         offset: Option<u64>,
+        passed: usize,
         view: &View,
         job: &JobContext,
     ) -> Result<Step> {
@@ -202,7 +224,7 @@ impl Repository {
         });
         let (_, sealed) = sealed.await?;
         match self.store().put(&key, sealed.bytes, &PutCounters::default(), job).await {
-            Ok(()) => Ok(Step::Put(key)),
+            Ok(()) => Ok(Step::Put { key, passed }),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Step::Again),
             Err(error) => Err(error),
         }
@@ -217,12 +239,12 @@ impl Archiving {
     fn take(&mut self, step: Step) {
         match step {
             Step::There => self.is_done = true,
-            Step::Put(key) => (self.put, self.stored) = (Some(key), true),
-            Step::Again => {}
-            Step::ThereFrom(bytes) => {
-                self.left.offset = self.left.offset.saturating_add(bytes as u64);
-                self.left.content = self.left.content.slice(bytes.min(self.left.content.len())..);
+            Step::Put { key, passed } => {
+                self.left.advance(passed);
+                (self.put, self.stored) = (Some(key), true);
             }
+            Step::Again => {}
+            Step::ThereFrom(bytes) => self.left.advance(bytes),
         }
     }
 

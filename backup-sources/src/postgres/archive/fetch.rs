@@ -27,8 +27,8 @@ impl WalArchive {
     /// # Errors
     ///
     /// All else, also when the file is missing where it must have been: [`ErrorKind::NotFound`] for a gap or a history that is missing,
-    /// [`ErrorKind::Corruption`] for what is not what its name says, or of another cluster, those of the places. A server must not be told that the
-    /// log ends then.
+    /// [`ErrorKind::Corruption`] for what is not what its name says, or of another cluster, [`ErrorKind::Transient`] where a place is
+    /// [lacking](Self::lacking), those of the places. A server must not be told that the log ends then.
     pub async fn get(&self, file: WalFile, job: &JobContext) -> Result<Fetched> {
         let Some(lineage) = self.system_identifier(job).await? else {
             return Err(Error::new(
@@ -58,7 +58,7 @@ impl WalArchive {
             }
             WalFile::History(timeline) => self.prove_history(lineage, timeline, &view, job).await?,
             // Servers do not ask for these, and nothing depends on them.
-            WalFile::Partial(_) | WalFile::BackupLabel(..) => {}
+            WalFile::Partial(_) | WalFile::BackupLabel(..) => self.all_answer()?,
         }
         Ok(Fetched::NeverArchived)
     }
@@ -220,7 +220,7 @@ impl WalArchive {
                 "nothing of timeline {timeline} is archived, not even where it came from"
             ));
         }
-        Ok(())
+        self.all_answer()
     }
 
     /// What is before the first segment of a timeline: never archived if it is before the timeline's beginning.
@@ -280,7 +280,7 @@ impl WalArchive {
                 return missing(format!("timeline {child} came from there"));
             }
         }
-        Ok(())
+        self.all_answer()
     }
 }
 

@@ -65,6 +65,8 @@ pub struct WalArchive {
     places: Vec<Repository>,
     expected: Option<u64>,
     admits_new: bool,
+    /// Why there may be more than these places have.
+    lacks: Option<Arc<str>>,
     settled: Arc<OnceLock<u64>>,
     size: Arc<OnceLock<SegmentSize>>,
 }
@@ -83,7 +85,7 @@ impl WalArchive {
             return Err(Error::invalid_input("an archive of a log needs a place"));
         }
         let (settled, size) = (Arc::default(), Arc::default());
-        Ok(Self { places, expected: None, admits_new: false, settled, size })
+        Ok(Self { places, expected: None, admits_new: false, lacks: None, settled, size })
     }
 
     /// Says which cluster it is, by `system_identifier` of `pg_control_system()`.
@@ -100,6 +102,22 @@ impl WalArchive {
     pub fn admitting_new_systems(mut self) -> Self {
         self.admits_new = true;
         self
+    }
+
+    /// Says that there are places which do not answer, and why: they may have what these lack. Then it is proven of nothing that it was never
+    /// archived, nor that the beginning of a segment is all that there is of it.
+    #[must_use]
+    pub fn lacking(mut self, why: impl Into<String>) -> Self {
+        let why: String = why.into();
+        self.lacks = Some(why.into());
+        self
+    }
+
+    /// An error if some place does not answer.
+    fn all_answer(&self) -> Result<()> {
+        let Some(why) = &self.lacks else { return Ok(()) };
+        let message = format!("whether that is all there is of the log cannot be said: {why}");
+        Err(Error::new(ErrorKind::Transient, message))
     }
 
     /// How long the cluster's segments are, once one was seen.

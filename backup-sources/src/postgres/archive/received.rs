@@ -33,7 +33,9 @@ impl ReceivedLog for WalArchive {
             let frontier = self.position(lineage, frontier, job).await?;
             let furthest = self.position(lineage, furthest, job).await?;
             let standing = Standing { frontier, furthest };
-            let is_less = least.as_ref().is_none_or(|least| frontier.lsn < least.frontier.lsn);
+            // Timelines of a history ascend: what has nothing of the youngest has none of its pieces, however far it goes on an older one.
+            let order = |position: &Position| (position.timeline, position.lsn);
+            let is_less = least.as_ref().is_none_or(|least| order(&frontier) < order(&least.frontier));
             least = if is_less { Some(standing) } else { least };
         }
         Ok(least)

@@ -1,17 +1,18 @@
 //! Segments that are fetched before a server asks for them.
 
 use std::fs;
-use std::io::{ErrorKind as IoErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, ErrorKind as IoErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use backup_core::{Error, JobContext, Repository, Result};
 use bytes::Bytes;
-use futures_util::future::join_all;
-use rustix::process::Pid;
+use futures_util::{StreamExt, stream};
+use rustix::fs::OFlags;
+use rustix::process::{Pid, geteuid};
 use sha2::{Digest, Sha256};
 
-use super::{Fetched, WalArchive};
+use super::{Fetched, WalArchive, log_name};
 use crate::postgres::wal::{SegmentName, SegmentSize, WalFile, check_segment};
 
 /// Ends the name of a file that is being written.
@@ -22,13 +23,18 @@ const NAMES_MAX: usize = 100_000;
 const HASH_DIGITS: usize = 32;
 /// Segments that a spool keeps at most; older ones are removed.
 const KEPT_MAX: usize = 256;
+/// Bytes that are fetched ahead at most, and how many of them at once: but always one segment, however long those of a cluster are.
+const AHEAD_BYTES_MAX: u64 = 1 << 30;
+const AT_ONCE_BYTES_MAX: u64 = 128 << 20;
+/// Longest file that can be a segment.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
 /// A directory in which segments stand that a recovering server will ask for next: they are fetched side by side, where the server asks
 /// for one after the other.
 ///
-/// Only whole segments come there, and what is taken from there is what was put there: its name has its hash. Each cluster of each repository
-/// has a directory of its own, as branches of one cluster in two repositories can have segments of the same name. The directory may be
-/// emptied whenever nobody fetches.
+/// Only whole segments come there, and what is taken from there is what was put there: its name has its hash, and what others own or may
+/// write to is passed over. Each cluster of each repository has a directory of its own, as branches of one cluster in two repositories can
+/// have segments of the same name. The directory may be emptied whenever nobody fetches.
 #[derive(Debug, Clone)]
 pub struct Spool {
     directory: Option<PathBuf>,
@@ -41,7 +47,8 @@ impl Spool {
         Self { directory: None, ahead: 0 }
     }
 
-    /// A directory, which is made if it does not exist, and how many segments are fetched beyond the one that was asked for: at most 64.
+    /// A directory, which is made if it does not exist, and how many segments are fetched beyond the one that was asked for: at most 64, and
+    /// at most a GiB of them.
     pub fn at(directory: impl Into<PathBuf>, ahead: usize) -> Self {
         Self { directory: Some(directory.into()), ahead: ahead.min(64) }
     }
@@ -103,21 +110,43 @@ impl Spool {
         job: &JobContext,
     ) {
         let (Some(segment), Some(directory)) = (segment, directory) else { return };
-        let size = archive.known_segment_size().unwrap_or_default();
-        let next = std::iter::successors(segment.next(size), |name| name.next(size)).take(self.ahead);
-        let fetching = next.map(|name| async move {
-            match archive.get_whole(name, job).await {
-                Ok(Some(content)) => put(directory.to_owned(), name, content).await,
-                Ok(None) => Ok(()),
-                Err(error) => Err(error),
-            }
-        });
-        for result in join_all(fetching).await {
+        let Some(size) = size_of(archive, segment, job).await else { return };
+        let fitting =
+            |bytes: u64| usize::try_from(bytes.saturating_div(size.bytes())).unwrap_or(usize::MAX).max(1);
+        let ahead = self.ahead.min(fitting(AHEAD_BYTES_MAX));
+        let next = std::iter::successors(segment.next(size), |name| name.next(size)).take(ahead);
+        let fetching: Vec<_> = next
+            .map(|name| async move {
+                match archive.get_whole(name, job).await {
+                    Ok(Some(content)) => put(directory.to_owned(), name, content).await,
+                    Ok(None) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            })
+            .collect();
+        let mut fetched = stream::iter(fetching).buffer_unordered(fitting(AT_ONCE_BYTES_MAX));
+        while let Some(result) = fetched.next().await {
             if let Err(error) = result {
                 tracing::debug!(%error, "a segment was not fetched ahead");
             }
         }
     }
+}
+
+/// How long segments are, as the one that is asked for says while it is being fetched: a process that fetches one file knows it from nowhere
+/// else, and names of segments count on in another way for every size.
+async fn size_of(archive: &WalArchive, segment: SegmentName, job: &JobContext) -> Option<SegmentSize> {
+    if let Some(known) = archive.known_segment_size() {
+        return Some(known);
+    }
+    let lineage = archive.system_identifier(job).await.ok()??;
+    let name = log_name(lineage, WalFile::Segment(segment));
+    for place in archive.places() {
+        if let Ok(Some(outline)) = place.outline_log(&name, job).await {
+            return outline.segment_bytes.and_then(|bytes| SegmentSize::new(bytes).ok());
+        }
+    }
+    None
 }
 
 fn named(segment: SegmentName, content: &[u8]) -> String {
@@ -135,8 +164,13 @@ async fn take(directory: PathBuf, segment: SegmentName, lineage: u64) -> Option<
         };
         for entry in entries.flatten().take(KEPT_MAX.saturating_mul(2)) {
             let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|name| name.starts_with(&prefix)) else { continue };
-            let content = fs::read(entry.path()).unwrap_or_default();
+            // What is being written has a longer name.
+            let is_put = |name: &&str| {
+                name.strip_prefix(&prefix)
+                    .is_some_and(|hash| hash.len() == HASH_DIGITS && !hash.contains('.'))
+            };
+            let Some(name) = name.to_str().filter(is_put) else { continue };
+            let content = read_own(&entry.path()).unwrap_or_default();
             let is_whole = named(segment, &content) == name;
             let _ = fs::remove_file(entry.path());
             let size = SegmentSize::new(content.len() as u64).ok();
@@ -148,6 +182,21 @@ async fn take(directory: PathBuf, segment: SegmentName, lineage: u64) -> Option<
         Ok(None)
     });
     taken.await.ok().flatten()
+}
+
+/// Reads what this user alone can have put there: a spool may stand where others can put something, and a server would replay it.
+fn read_own(path: &Path) -> io::Result<Vec<u8>> {
+    // No link is followed, and no pipe waited for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let about = file.metadata()?;
+    let is_own = about.uid() == geteuid().as_raw() && about.mode() & 0o022 == 0;
+    if !about.is_file() || !is_own || about.len() > SEGMENT_BYTES_MAX {
+        return Err(IoErrorKind::PermissionDenied.into());
+    }
+    let mut content = Vec::new();
+    file.take(SEGMENT_BYTES_MAX).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Puts a segment into a spool.
@@ -163,7 +212,9 @@ async fn put(directory: PathBuf, segment: SegmentName, content: Bytes) -> Result
             let surplus = there.len().saturating_sub(KEPT_MAX.saturating_div(2));
             there.iter().take(surplus).for_each(|path| drop(fs::remove_file(path)));
         }
-        write(&directory.join(named(segment, &content)), &content)
+        let path = directory.join(named(segment, &content));
+        sweep(&path);
+        write(&path, &content)
     })
     .await
 }

@@ -11,7 +11,7 @@ use backup_sinks::MemorySink;
 
 use super::*;
 use crate::postgres::Lsn;
-use crate::postgres::receive::ReceivedLog;
+use crate::postgres::receive::{Position, ReceivedLog};
 use crate::postgres::wal::made::{Made, SYSTEM};
 use crate::postgres::wal::{SegmentName, TimelineHistory};
 
@@ -215,6 +215,31 @@ async fn trap_26_a_place_that_fails_proves_nothing() {
 }
 
 #[tokio::test]
+async fn trap_26_where_a_place_does_not_answer_nothing_is_the_end_of_the_log() {
+    let archive = archive().await;
+    let all = segments(2);
+    put(&archive, &all[0]).await.unwrap();
+    let (last, part) = (all[1].0, all[1].1.slice(..300_000));
+    archive.put_piece(last, 0, part, &Summary::default(), &job()).await.unwrap();
+    let (beyond, last) = (last.next(size()).unwrap().to_string(), last.to_string());
+    assert!(matches!(get(&archive, &last).await.unwrap(), Fetched::Found(_)));
+    let lacking = archive.clone().lacking("the other place is on fire");
+    // The whole of the last segment, or what comes after it, may be where nobody can look.
+    for file in [last, beyond, "00000002.history".to_owned(), format!("{}.partial", all[0].0)] {
+        let error = get(&lacking, &file).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient, "{file}");
+        assert!(error.to_string().contains("on fire"), "{error}");
+    }
+    let whole = get(&lacking, &all[0].0.to_string()).await.unwrap();
+    assert_eq!(whole, Fetched::Found(all[0].1.clone()), "what is whole needs no proof");
+    assert_eq!(
+        get(&lacking, "00000001.history").await.unwrap(),
+        Fetched::NeverArchived,
+        "no place can have it"
+    );
+}
+
+#[tokio::test]
 async fn trap_26_a_younger_timeline_shows_that_the_older_one_went_on() {
     let archive = archive().await;
     let all = segments(5);
@@ -268,6 +293,31 @@ async fn the_beginning_of_the_last_segment_is_filled_up_and_no_other_is() {
 }
 
 #[tokio::test]
+async fn trap_27_a_place_that_has_only_the_older_timeline_is_behind_however_far_that_goes() {
+    let places = [place().await, place().await];
+    let both = WalArchive::new(places.to_vec()).unwrap();
+    let all = segments(2);
+    put(&both, &all[0]).await.unwrap();
+    let left = "1\t0/400100\t\n";
+    put_history(&both, 2, left).await.unwrap();
+    let history = TimelineHistory::parse(Timeline::new(2), left.as_bytes()).unwrap();
+    let older = all[1].1.slice(..300_000);
+    both.put_piece(all[1].0, 0, older, &Summary::default(), &job()).await.unwrap();
+    // A part of the younger one came into one of the places.
+    let one = WalArchive::new(vec![places[1].clone()]).unwrap();
+    one.standing(SYSTEM, &history, size(), &job()).await.unwrap();
+    let younger = all[1].1.slice(..1000);
+    one.put_piece(on(all[1].0, 2), 0, younger, &Summary::default(), &job()).await.unwrap();
+    for places in [[0, 1], [1, 0]] {
+        let places = places.map(|place: usize| both.places()[place].clone());
+        let archive = WalArchive::new(places.to_vec()).unwrap();
+        let standing = archive.standing(SYSTEM, &history, size(), &job()).await.unwrap().unwrap();
+        let expected = Position { timeline: Timeline::FIRST, lsn: Lsn::new(4 * MIB + 300_000) };
+        assert_eq!(standing.frontier, expected);
+    }
+}
+
+#[tokio::test]
 async fn segments_longer_than_an_object_go_in_and_come_out() {
     let size = SegmentSize::new(64 * MIB).unwrap();
     let mut made = Made::new(1, size);
@@ -281,6 +331,34 @@ async fn segments_longer_than_an_object_go_in_and_come_out() {
     assert_eq!(get(&archive, &name.to_string()).await.unwrap(), Fetched::Found(content));
     assert_eq!(archive.audit(None, &job()).await.unwrap().timelines[0].segments, 1);
     assert_eq!(archive.summary(name, &job()).await.unwrap().unwrap().ended.to_string(), "5");
+}
+
+#[tokio::test]
+async fn segments_longer_than_an_object_that_grew_in_many_pieces_become_whole() {
+    let size = SegmentSize::new(64 * MIB).unwrap();
+    let mut made = Made::new(1, size);
+    made.commit(5, 5);
+    made.other(100);
+    made.fill();
+    let (name, content) = made.segments().remove(0);
+    let archive = archive().await;
+    let history = TimelineHistory::root(Timeline::FIRST);
+    // The archive knows its cluster by a segment before it.
+    let mut before = Made::new(0, size);
+    before.commit(4, 4);
+    before.fill();
+    put(&archive, &before.segments().remove(0)).await.unwrap();
+    archive.standing(SYSTEM, &history, size, &job()).await.unwrap();
+    // More of them than looks that archiving takes, some across the end of an object.
+    let step = 2 * MIB as usize + 8192;
+    for start in (0..content.len() - step).step_by(step) {
+        let part = content.slice(start..start + step);
+        archive.put_piece(name, start as u64, part, &Summary::default(), &job()).await.unwrap();
+    }
+    assert_eq!(put(&archive, &(name, content.clone())).await.unwrap(), Archived::Stored);
+    assert_eq!(get(&archive, &name.to_string()).await.unwrap(), Fetched::Found(content.clone()));
+    assert_eq!(put(&archive, &(name, content)).await.unwrap(), Archived::AlreadyThere);
+    assert!(archive.audit(None, &job()).await.unwrap().is_sound());
 }
 
 #[tokio::test]

@@ -120,6 +120,36 @@ fn a_history_that_is_missing_cuts_off_what_follows() {
 }
 
 #[test]
+fn a_timeline_whose_beginning_is_missing_is_not_reached() {
+    let on = |number: u64| segment(number).on(Timeline::new(2));
+    let begins = segment(9).start(size()).saturating_add(100);
+    let judged = |first: Option<SegmentName>, begin: Lsn, left_at: Option<Lsn>| {
+        let mut later = audit();
+        let second = TimelineAudit {
+            timeline: Timeline::new(2),
+            begin: Some(begin),
+            parent: Some(Timeline::FIRST),
+            first,
+            last: first.map(|_| on(20)),
+            left_at,
+            ..later.timelines.first().unwrap().clone()
+        };
+        later.timelines.push(second);
+        judge_gaps(&later, Some(&base()))
+    };
+    assert_eq!(judged(Some(on(9)), begins, None).0, HealthStatus::Ok);
+    let (status, why) = judged(Some(on(12)), begins, None);
+    assert!(status == HealthStatus::Critical && why.contains(&on(9).to_string()), "{why}");
+    // Nothing of it is there yet, or all of it is in a segment that the next one has as well; or all of it is lost.
+    let left = |number: u64| Some(segment(number).start(size()).saturating_add(200));
+    assert_eq!(judged(None, begins, None).0, HealthStatus::Ok);
+    assert_eq!(judged(None, begins, left(9)).0, HealthStatus::Ok);
+    assert_eq!(judged(None, begins, left(10)).0, HealthStatus::Critical);
+    // The backup does not lead to one that began before it.
+    assert_eq!(judged(Some(on(12)), segment(2).start(size()), None).0, HealthStatus::Ok);
+}
+
+#[test]
 fn the_log_is_late_when_the_server_has_what_is_not_archived() {
     let behind = |bytes: u64| WalAudit { lag_bytes: Some(bytes), ..audit() };
     let judged = |audit: &WalAudit, server: Option<&ServerState>, now: i64| {

@@ -13,12 +13,12 @@ use crate::postgres::wal::{SegmentName, SegmentSize, TimelineHistory};
 pub(super) type SlotCheck<'a> = Pin<Box<dyn Future<Output = Result<Option<SlotState>>> + Send + 'a>>;
 
 impl<'a> Session<'a> {
-    /// Looks after the slot; returns from where on the server keeps its log for it.
+    /// Looks after the slot; returns from where on the server keeps its log for it. `resumed` is where receiving goes on.
     pub(super) async fn slot(
         &mut self,
         client: &mut ReplicationClient,
         history: &TimelineHistory,
-        standing: Option<Standing>,
+        resumed: Option<Position>,
     ) -> Result<Option<Lsn>> {
         let Some(slot) = &self.receiver.options.slot else { return Ok(None) };
         let mut state = match self.ask_for_slot().await {
@@ -39,8 +39,7 @@ impl<'a> Session<'a> {
         if let Some(known) = &state {
             self.watch_slot(known);
             if known.wal_status == WalStatus::Lost {
-                let from = standing.map(|standing| standing.frontier);
-                let from = from.unwrap_or(Position { timeline: history.timeline(), lsn: Lsn::INVALID });
+                let from = resumed.unwrap_or(Position { timeline: history.timeline(), lsn: Lsn::INVALID });
                 let why = format!("the server has removed what the replication slot `{slot}` was to keep");
                 self.record(from, &why).await?;
                 if !self.receiver.options.accept_gap {

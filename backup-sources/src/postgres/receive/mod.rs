@@ -173,6 +173,9 @@ pub struct ReceiveStatus {
 /// left of it is stored, then the history of the next, then what comes after. A connection that fails is made anew, after waits from a tenth
 /// of a second up to 15.
 ///
+/// Pieces wait until the segments in front of them are stored: if everything but the store is lost at some moment, a piece that was faster would make
+/// a gap of what was not acknowledged yet, across which nobody recovers to the latest state.
+///
 /// In memory there are at most four segments that are being stored, and the one that is being received.
 ///
 /// Each slot is for one receiver. A slot that is about to lose what it keeps (`unreserved`) is an [`Event::Alert`], also while the store

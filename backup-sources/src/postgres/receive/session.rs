@@ -9,7 +9,7 @@ use futures_util::stream::FuturesOrdered;
 use tokio::time::{Instant, sleep_until};
 
 use super::tail::{Part, Tail};
-use super::{Receiver, WalStatus, start};
+use super::{Position, Receiver, WalStatus, start};
 use crate::postgres::replication::{EndOfTimeline, ReplicationClient, ReplicationStream, StreamEvent};
 use crate::postgres::wal::{SegmentName, SegmentSize, TimelineHistory};
 use crate::postgres::{Lsn, Timeline};
@@ -61,19 +61,21 @@ impl<'a> Session<'a> {
         let (history, histories) = histories(&mut client, identity.timeline).await?;
         let log = &*self.receiver.log;
         let standing = log.standing(identity.system_identifier, &history, size, self.job).await?;
-        let restart = self.slot(&mut client, &history, standing).await?;
-        let mut at = match standing {
-            Some(standing) => start::after(&history, standing.frontier, size)?,
+        let resumed =
+            standing.map(|standing| start::resumed(&history, standing.frontier, size)).transpose()?;
+        let restart = self.slot(&mut client, &history, resumed).await?;
+        let mut at = match resumed {
+            Some(Position { timeline, lsn }) => SegmentName::of(timeline, lsn, size),
             None => start::anew(&history, restart.unwrap_or(identity.flushed), size),
         };
         // Before anything of their timelines.
         for (timeline, content) in histories {
             log.put_history(timeline, content, self.job).await?;
         }
-        self.flushed = standing.map_or(at.start(size), |standing| standing.frontier.lsn);
-        let mut standing = standing;
+        let (mut standing, mut history) = (standing, history);
+        let mut stored = resumed.map_or(at.start(size), |resumed| resumed.lsn);
+        self.flushed = stored;
         loop {
-            let stored = standing.map_or(at.start(size), |standing| standing.frontier.lsn);
             let slot = self.receiver.options.slot.as_deref();
             let streamed = match client.start(slot, at.timeline(), at.start(size)).await {
                 Ok(stream) => self.stream(stream, at, size, stored).await,
@@ -83,8 +85,9 @@ impl<'a> Session<'a> {
                 Ok(ended) => ended,
                 Err(error) if REMOVED.iter().any(|said| error.message().contains(said)) => {
                     let now = log.standing(identity.system_identifier, &history, size, self.job).await?;
+                    let now = now.map(|now| start::resumed(&history, now.frontier, size)).transpose()?;
                     let known = self.flushed.max(at.start(size));
-                    if now.is_some_and(|now| now.frontier.lsn > known) {
+                    if now.is_some_and(|now| now.lsn > known) {
                         // The server removes what its other way into the archive has brought there meanwhile.
                         let message = "the server has removed what was archived otherwise since";
                         return Err(Error::new(ErrorKind::Transient, message).with_source(error));
@@ -96,7 +99,8 @@ impl<'a> Session<'a> {
                         None => start::anew(&history, identity.flushed, size),
                     };
                     standing = None;
-                    self.flushed = at.start(size);
+                    stored = at.start(size);
+                    self.flushed = stored;
                     client = ReplicationClient::connect(&self.receiver.connect).await?;
                     continue;
                 }
@@ -108,6 +112,7 @@ impl<'a> Session<'a> {
                     let EndOfTimeline { client: next_client, next, switched_at } = stream.finish().await?;
                     client = next_client;
                     let content = client.timeline_history(next).await?;
+                    history = TimelineHistory::parse(next, &content)?;
                     log.put_history(next, content, self.job).await?;
                     self.receiver.status.send_modify(|status| {
                         status.timelines_ended = status.timelines_ended.saturating_add(1);
@@ -115,6 +120,7 @@ impl<'a> Session<'a> {
                     at = SegmentName::of(next, switched_at, size);
                     // Nothing is known to be stored of the next timeline, though it may be.
                     standing = None;
+                    stored = at.start(size);
                 }
             }
         }
@@ -136,7 +142,7 @@ impl<'a> Session<'a> {
         let mut tail = Tail::new(at, size, stored);
         let mut storing: FuturesOrdered<Stored<'a>> = FuturesOrdered::new();
         let (mut heard, mut told) = (Instant::now(), Instant::now());
-        let mut full_since = None;
+        let (mut full_since, mut wholes) = (None, 0_usize);
         let mut checking = self.slot_check();
         let timeline = at.timeline();
         receiver.status.send_modify(|status| {
@@ -166,11 +172,14 @@ impl<'a> Session<'a> {
             if has_room && !left.is_empty() {
                 let (part, rest) = tail.take(std::mem::take(&mut left), Instant::now());
                 left = rest;
+                wholes = wholes.saturating_add(usize::from(part.is_some()));
                 storing.extend(part.map(|part| self.store(part)));
                 continue;
             }
+            // Stored before the segment in front of it, as it is shorter, a piece would make a gap of that one if both hosts were lost at this moment.
+            let takes_pieces = has_room && wholes == 0;
             let is_due = ended || tail.waiting() >= options.flush_bytes;
-            if has_room
+            if takes_pieces
                 && is_due
                 && let Some(part) = tail.piece()
             {
@@ -178,7 +187,10 @@ impl<'a> Session<'a> {
                 continue;
             }
             let is_held_up = !has_room && open.is_some() && !ended;
-            full_since = if is_held_up { full_since.or_else(|| Some(Instant::now())) } else { None };
+            let is_late = |since: Instant| wholes > 0 && since.elapsed() > options.flush_interval;
+            let is_waiting = open.is_some() && !ended && tail.waiting_since().is_some_and(is_late);
+            full_since =
+                if is_held_up || is_waiting { full_since.or_else(|| Some(Instant::now())) } else { None };
             let flush_at = tail.waiting_since().map(|since| since + options.flush_interval);
             let status_at = told + options.status_interval;
             let let_go_at = full_since.map(|since| since + options.silence_max);
@@ -187,13 +199,14 @@ impl<'a> Session<'a> {
                 Some(done) = storing.next() => {
                     let Done { end, is_whole, waiting_since } = done?;
                     self.flushed = self.flushed.max(end);
+                    wholes = wholes.saturating_sub(usize::from(is_whole));
                     self.count(is_whole, waiting_since);
                     if !ended {
                         tell(&mut open, tail.end(), self.flushed, false).await?;
                         told = Instant::now();
                     }
                 }
-                () = sleep_until(flush_at.unwrap_or(status_at)), if flush_at.is_some() && has_room => {
+                () = sleep_until(flush_at.unwrap_or(status_at)), if flush_at.is_some() && takes_pieces => {
                     storing.extend(tail.piece().map(|part| self.store(part)));
                 }
                 () = sleep_until(let_go_at.unwrap_or(status_at)), if let_go_at.is_some() => {

@@ -26,6 +26,15 @@ pub(super) fn after(history: &TimelineHistory, stored: Position, size: SegmentSi
     Ok(SegmentName::of(at.timeline, at.lsn, size))
 }
 
+/// Where receiving goes on after what is stored: up to there the segment in which it lies is stored, on its own timeline. What an older
+/// one has of the same place is another object, and may hold what was never part of this history.
+pub(super) fn resumed(history: &TimelineHistory, stored: Position, size: SegmentSize) -> Result<Position> {
+    let at = after(history, stored, size)?;
+    let (timeline, start) = (at.timeline(), at.start(size));
+    let lsn = if stored.timeline == timeline { stored.lsn.max(start) } else { start };
+    Ok(Position { timeline, lsn })
+}
+
 /// The timeline of the history after this one.
 fn child_of(history: &TimelineHistory, at: Position) -> crate::postgres::Timeline {
     let mut younger = history.ancestors().iter().map(|ancestor| ancestor.timeline);
@@ -65,5 +74,20 @@ mod tests {
             "a copy begins the segment"
         );
         assert_eq!(anew(&history, Lsn::new(0x400_0000), size).timeline().get(), 4);
+    }
+
+    #[test]
+    fn trap_27_of_the_next_timeline_nothing_is_stored_with_the_older_one() {
+        let history = TimelineHistory::parse(Timeline::new(2), b"1\t0/5000100\t\n").unwrap();
+        let size = SegmentSize::default();
+        let known = |timeline, lsn| {
+            let stored = Position { timeline: Timeline::new(timeline), lsn: Lsn::new(lsn) };
+            let resumed = resumed(&history, stored, size).unwrap();
+            (resumed.timeline.get(), resumed.lsn.get())
+        };
+        assert_eq!(known(1, 0x500_0080), (1, 0x500_0080));
+        assert_eq!(known(1, 0x500_0100), (2, 0x500_0000), "exactly to where it was left");
+        assert_eq!(known(1, 0x980_0000), (2, 0x500_0000), "what was written beyond that is no part of it");
+        assert_eq!(known(2, 0x580_0000), (2, 0x580_0000));
     }
 }

@@ -1,6 +1,9 @@
 //! Segments that were fetched ahead, and what became of them since.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
 
 use super::*;
 
@@ -120,4 +123,51 @@ async fn what_a_killed_fetch_has_left_is_removed_and_nothing_else() {
     for path in kept {
         assert!(path.exists(), "{}", path.display());
     }
+}
+
+#[tokio::test]
+async fn trap_26_what_others_can_have_put_into_a_spool_is_not_given_to_a_server() {
+    type Plant = fn(&Path, &Path, &[u8]);
+    let linked: Plant = |root, spooled, forged| {
+        let elsewhere = root.join("forged");
+        fs::write(&elsewhere, forged).unwrap();
+        fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, spooled).unwrap();
+    };
+    let writable: Plant = |_, spooled, forged| {
+        fs::write(spooled, forged).unwrap();
+        fs::set_permissions(spooled, fs::Permissions::from_mode(0o666)).unwrap();
+    };
+    for plant in [linked, writable] {
+        let ahead = Ahead::new().await;
+        let second = ahead.spooled().remove(0);
+        fs::remove_file(&second).unwrap();
+        // A segment of this cluster with another record in it, under the name that its hash gives it.
+        let mut forged = ahead.all[1].1.to_vec();
+        forged[500_000] ^= 1;
+        let hash: String = Sha256::digest(&forged).iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = format!("{}.{}", ahead.all[1].0, &hash[..32]);
+        plant(ahead.root.path(), &second.with_file_name(name), &forged);
+        ahead.fetch(1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_has_seen_no_segment_yet_knows_which_come_next() {
+    let mut made = Made::new(0xFE, size());
+    for number in 0..4 {
+        made.commit(700 + number, i64::from(number));
+        made.load();
+    }
+    let all: Vec<_> = made.segments().into_iter().take(4).collect();
+    let archive = archive().await;
+    for segment in &all {
+        put(&archive, segment).await.unwrap();
+    }
+    let fresh = WalArchive::new(archive.places().to_vec()).unwrap();
+    assert_eq!(fresh.known_segment_size(), None);
+    let ahead = Ahead { archive: fresh, all, root: tempfile::tempdir().unwrap() };
+    ahead.fetch(0).await;
+    // With segments of 16 MiB another name would follow after 255 of them.
+    assert_eq!(ahead.spooled().len(), 3, "{:?}", ahead.spooled());
 }
