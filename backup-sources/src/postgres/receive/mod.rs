@@ -105,7 +105,7 @@ pub struct ReceiveOptions {
     pub accept_gap: bool,
     /// End once all up to here is durable.
     pub until: Option<Lsn>,
-    /// Give up once connections have failed for so long without any progress; none: never.
+    /// Give up once connections have failed for so long, of which none brought anything or stood for 15 seconds; none: never.
     pub give_up_after: Option<Duration>,
 }
 
@@ -219,8 +219,9 @@ impl Receiver {
     pub async fn run(&self, job: &JobContext) -> Result<ReceiveStatus> {
         let (mut backoff, mut failing_since) = (BACKOFF_MIN, None);
         loop {
-            let before = self.status.borrow().flushed;
+            let (before, began) = (self.status.borrow().flushed, tokio::time::Instant::now());
             let ended = job.until_cancelled(Session::new(self, job).run()).await;
+            let stood = self.status.borrow().connected && began.elapsed() >= BACKOFF_MAX;
             self.status.send_modify(|status| status.connected = false);
             let error = match ended {
                 Ok(()) => return Ok(self.status.borrow().clone()),
@@ -230,7 +231,8 @@ impl Receiver {
             if !may_pass {
                 return Err(error);
             }
-            if self.status.borrow().flushed > before {
+            // Where nobody writes nothing comes, however well it is received.
+            if stood || self.status.borrow().flushed > before {
                 (backoff, failing_since) = (BACKOFF_MIN, None);
             }
             let now = tokio::time::Instant::now();
