@@ -42,6 +42,11 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// When the server started, in microseconds since 1970, as snapshots say it.
+    pub(super) fn started(self) -> String {
+        self.started_micros.to_string()
+    }
+
     async fn of(client: &Client) -> Result<Self> {
         const ASK: &str = "SELECT s.system_identifier, \
              (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000)::int8 FROM pg_catalog.pg_control_system() AS s";
