@@ -170,7 +170,7 @@ impl PostgresSource {
     async fn reader(&self, connect: &Connect, session: &Session) -> Result<Arc<dyn PgFileReader>> {
         let Some(directory) = &self.data_directory else {
             let fetcher = Fetcher::start(connect, session.identity, self.connections).await?;
-            let client = connect.connect_sql().await?;
+            let client = connect.connect_to_ask().await?;
             session.identity.check(&client).await?;
             session::settle(&client).await?;
             return Ok(Arc::new(SqlFiles::new(client, fetcher)));

@@ -105,7 +105,7 @@ impl Session {
              current_setting('stats_temp_directory', true), current_setting('port')::int4, \
              extract(epoch from pg_catalog.pg_postmaster_start_time())::int8 \
              FROM pg_catalog.pg_control_system() AS s";
-        let client = connect.connect_sql().await?;
+        let client = connect.connect_to_ask().await?;
         settle(&client).await?;
         let failed = |error: tokio_postgres::Error| explain(&error);
         let row = client.query_one(ASK, &[]).await.map_err(failed)?;
