@@ -13,11 +13,20 @@ use backup_core::{Error, Result};
 /// one, and removes all. What still writes there then cannot make further files, and ends.
 const GUARD: &str = r#"
 read -r _
-cd -- "$1/data" && here=$(pwd -P)
+here=
+cd -- "$1" && here=$(pwd -P)/data
 cd /
-# A server stands in its data directory; a number that a dead one has left behind may be anybody's by now.
+# A server stands in its data directory; a number that a dead one has left behind may be anybody's by now, and a link in the directory's place leads
+# to somebody else's. Where another user's processes stand is not even shown to root in most containers: then it is what they were started with.
 is_ours() {
-    [ -e "$1/data/postmaster.pid" ] && { [ ! -e /proc/self/cwd ] || [ "$(readlink "/proc/$pid/cwd")" = "$here" ]; }
+    [ -n "$here" ] && [ -e "$1/data/postmaster.pid" ] || return 1
+    [ -e /proc/self/cwd ] || return 0
+    stands=$(readlink "/proc/$pid/cwd")
+    if [ -n "$stands" ]; then
+        [ "$stands" = "$here" ]
+    else
+        [ ! -h "$1/data" ] && tr '\0' '\n' <"/proc/$pid/cmdline" | grep -Fxq -e "$1/data"
+    fi
 }
 if read -r pid <"$1/data/postmaster.pid" && is_ours "$1"; then
     kill -QUIT "$pid"
@@ -178,6 +187,41 @@ mod tests {
         directory.remove().unwrap();
         assert_eq!(server.wait().unwrap().code(), Some(3));
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+
+        // The same where nobody sees in which directory it stands.
+        let directory = GuardedDirectory::new(parent.path(), "drill").unwrap();
+        let data = directory.path().join("data");
+        fs::create_dir(&data).unwrap();
+        let bin = tempfile::tempdir().unwrap();
+        let blind = bin.path().join("readlink");
+        fs::write(&blind, "#!/bin/sh\nexit 1\n").unwrap();
+        fs::set_permissions(&blind, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = r#"trap 'rm "$1/postmaster.pid"; exit 4' QUIT; echo $$ >"$1.new"; mv "$1.new" "$1/postmaster.pid"; while :; do sleep 0.1; done"#;
+        let mut server =
+            Command::new("sh").args(["-c", program, "sh"]).arg(&data).current_dir("/").spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while !data.join("postmaster.pid").exists() {
+            assert!(Instant::now() < until);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let path = format!("{}:{}", bin.path().display(), std::env::var("PATH").unwrap());
+        let mut guard = Command::new("sh");
+        guard.args(["-c", GUARD, "sh"]).arg(directory.path()).env("PATH", path).stdin(Stdio::null());
+        assert!(guard.status().unwrap().success());
+        assert_eq!(server.wait().unwrap().code(), Some(4));
+        directory.remove().unwrap();
+
+        // The directory of another server in the place of its own.
+        let directory = GuardedDirectory::new(parent.path(), "drill").unwrap();
+        let other = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(other.path(), directory.path().join("data")).unwrap();
+        let mut stranger = Command::new("sleep").arg("1000").current_dir(other.path()).spawn().unwrap();
+        fs::write(other.path().join("postmaster.pid"), format!("{}\n", stranger.id())).unwrap();
+        directory.remove().unwrap();
+        assert!(stranger.try_wait().unwrap().is_none(), "it was killed");
+        assert!(other.path().join("postmaster.pid").exists());
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
 
         // A number that is somebody else's by now.
         let directory = GuardedDirectory::new(parent.path(), "drill").unwrap();

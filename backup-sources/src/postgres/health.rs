@@ -79,7 +79,7 @@ impl ServerState {
              coalesce(a.last_failed_time > coalesce(a.last_archived_time, '-infinity'), false), \
              (select setting::int8 from pg_catalog.pg_settings where name = 'archive_timeout') \
              from pg_catalog.pg_control_system() as s, pg_catalog.pg_stat_archiver as a";
-        let client = connect.connect_sql().await?;
+        let client = connect.connect_to_ask().await?;
         let failed = |error: tokio_postgres::Error| explain(&error);
         let row = client.query_one(ASK, &[]).await.map_err(failed)?;
         let system: i64 = row.try_get(0).map_err(failed)?;

@@ -45,7 +45,7 @@ pub async fn readiness(connect: &Connect, over_sql: bool) -> Result<Readiness> {
          current_setting('wal_level') = 'minimal', \
          case when pg_catalog.pg_has_role('pg_read_all_settings', 'usage') then current_setting('data_directory') end"
     );
-    let client = connect.connect_sql().await?;
+    let client = connect.connect_to_ask().await?;
     let failed = |error: tokio_postgres::Error| explain(&error);
     let row = client.query_one(&ask, &[]).await.map_err(failed)?;
     let version: String = row.try_get(0).map_err(failed)?;

@@ -63,6 +63,31 @@ async fn trap_40_what_names_and_comments_hold_is_not_run_by_whoever_restores() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trap_40_what_somebody_put_beside_the_systems_operators_is_not_run_by_whoever_restores() {
+    let (cluster, setup) = (Cluster::new(), Setup::new().await);
+    // Whoever may make things in a schema can make what fits better than the system's, and a database's owner what comes first.
+    let trap = |left: &str, operator: &str, right: &str, gives: &str, number: u32| {
+        format!(
+            "create function public.trap{number}({left}, {right}) returns {gives} language plpgsql as $$begin raise exception 'trap {number}'; end$$; \
+             create operator public.{operator} (leftarg = {left}, rightarg = {right}, function = public.trap{number})"
+        )
+    };
+    cluster.sql(&trap("text", "||", "name", "text", 1));
+    cluster.sql("create database d");
+    cluster.sql_in("d", "create table t as select 1 as a");
+    let report = setup.backup(&source(&cluster).build().unwrap()).await;
+    let snapshot = setup.snapshot(&report).await;
+    cluster.sql_in("d", &trap("oid", "=", "oid", "bool", 2));
+    cluster.sql_in("d", &trap("name", "<>", "text", "bool", 3));
+    cluster.sql("alter database d set search_path = public, pg_catalog");
+
+    let globals = restore(&cluster).apply_globals(&snapshot, &setup.job).await.unwrap();
+    assert_eq!(globals.failed, Vec::<String>::new());
+    let refused = restore(&cluster).database("d").plan(&snapshot, &setup.job).await.unwrap_err().to_string();
+    assert!(refused.contains("is not empty"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trap_40_a_script_in_the_place_of_a_dump_is_refused() {
     let (cluster, setup) = (Cluster::new(), Setup::new().await);
     let directory = tempfile::tempdir().unwrap();

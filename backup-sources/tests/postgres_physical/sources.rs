@@ -13,7 +13,7 @@ use backup_sources::postgres::{Connect, PostgresSource};
 
 use crate::exact::Meddling;
 use crate::postgres_server::{Cluster, PASSWORD};
-use crate::{Setup, connect, keeping, local, over_sql, sums};
+use crate::{Setup, both, connect, keeping, local, over_sql, sums};
 
 /// The grants of the documentation, as they stand there.
 fn grants(cluster: &Cluster) -> String {
@@ -23,6 +23,20 @@ fn grants(cluster: &Cluster) -> String {
     let old = cluster.version().0 < 15;
     let lines = lines.filter(|line| line.starts_with("GRANT") && (!old || !line.contains("pg_backup_")));
     lines.collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_put_beside_the_systems_operators_is_not_run_by_a_backup() {
+    let cluster = keeping().start();
+    // Whoever may make things in a schema of the database that is connected to can make what fits better than the system's.
+    cluster.sql(
+        "create function public.trap(numeric, int) returns numeric language plpgsql as $$begin raise exception 'trap'; end$$; \
+         create operator public.* (leftarg = numeric, rightarg = int, function = public.trap)",
+    );
+    assert!(cluster.try_sql("select 1.5::numeric * 2").unwrap_err().contains("trap"));
+    for source in both(&cluster) {
+        Setup::new().await.backup(&source).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

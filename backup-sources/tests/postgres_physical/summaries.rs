@@ -3,11 +3,13 @@
 //! Servers know it since 17, so that these tests are of 18, whichever version the others are of.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use backup_sources::postgres::PostgresSourceBuilder;
 use backup_sources::postgres::physical::BackupMode;
 
-use crate::postgres_server::{Builder, Cluster, Version, eventually};
+use crate::postgres_server::{Builder, Cluster, Stop, Version, eventually, run};
 use crate::{Setup, check_pages, end, keeping, local, over_sql, read};
 
 const TABLES: [&str; 7] =
@@ -136,6 +138,44 @@ async fn where_the_server_cannot_tell_what_changed_everything_is_read() {
     let expected = standby.checksum("postgres", "pgbench_accounts");
     let (server, _files) = setup.restore(&report).await.start(&standby);
     assert_eq!(server.checksum("postgres", "pgbench_accounts"), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_put_back_meanwhile_is_read_in_full() {
+    let cluster = knowing().start();
+    fill(&cluster);
+    let setup = Setup::new().await;
+    let source = local(&cluster).wal_summaries(true).build().unwrap();
+    let first = setup.backup(&source).await.bytes_read;
+
+    let aside = cluster.directory("aside");
+    let copy = |from: &Path, to: &Path| {
+        cluster.stop(Stop::Fast);
+        run(Command::new("rm").arg("-rf").arg(to));
+        run(Command::new("cp").arg("-a").arg(from).arg(to));
+        cluster.start();
+    };
+    let state = aside.join("data");
+    copy(cluster.data(), &state);
+    cluster.sql("update quiet set t = 'of the other history' where g <= 2000");
+    cluster.checkpoint();
+    // The parent, and that it would be one as long as the server runs.
+    setup.backup(&source).await;
+    assert!(setup.backup(&source).await.bytes_read < first / 2);
+
+    // The log goes on from an earlier state, on the same timeline, and comes past the position at which the parent began.
+    copy(&state, cluster.data());
+    for _ in 0..4 {
+        change_a_row(&cluster);
+        cluster.switch_wal();
+    }
+    let report = setup.backup(&source).await;
+    assert!(report.bytes_read >= first, "{} of {first} bytes", report.bytes_read);
+    let expected = sums(&cluster);
+    let (server, _files) = setup.restore(&report).await.start(&cluster);
+    assert_eq!(sums(&server), expected);
+    change_a_row(&cluster);
+    assert!(setup.backup(&source).await.bytes_read < first / 2);
 }
 
 fn change_a_row(cluster: &Cluster) {

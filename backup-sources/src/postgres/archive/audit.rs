@@ -81,7 +81,7 @@ pub struct Gap {
 ///
 /// The server cannot be reached, or does not say.
 pub async fn server_end(connect: &Connect) -> Result<Lsn> {
-    let client = connect.connect_sql().await?;
+    let client = connect.connect_to_ask().await?;
     let question = "select (case when pg_catalog.pg_is_in_recovery() \
                     then coalesce(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()) \
                     else pg_catalog.pg_current_wal_flush_lsn() end)::text";

@@ -247,6 +247,15 @@ impl Connect {
         Ok(self.chosen().await?.1)
     }
 
+    /// The same for questions of this crate's own: names in them are the system's, whatever functions and operators somebody who may make things in the
+    /// database has put beside those that fit better (CVE-2018-1058), or in front of them, as the owner of a database can for whoever connects.
+    pub(in crate::postgres) async fn connect_to_ask(&self) -> Result<Client> {
+        const OURS: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
+        let client = self.connect_sql().await?;
+        client.query(OURS, &[]).await.map_err(|error| explain(&error))?;
+        Ok(client)
+    }
+
     /// The same with the one host that is reachable and has the attributes that are demanded: further connections lead to the
     /// same server.
     ///

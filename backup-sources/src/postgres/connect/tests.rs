@@ -72,6 +72,19 @@ fn passwords_are_never_shown() {
 }
 
 #[test]
+fn no_part_of_a_password_that_is_not_encoded_is_told() {
+    for wrong in
+        ["postgres://u:open/sesame@h/d", "postgres://u:open?sesame=x@h/d", "postgres://u:open/ses?ame=@h"]
+    {
+        let error = parse(wrong).unwrap_err().to_string();
+        assert!(!error.contains("open") && !error.contains("ses") && error.contains("%2F"), "{error}");
+    }
+    for right in ["postgres://[::1]/d?options=a@b", "postgres://h:1,i/d?options=a@b", "postgres://h/d@x"] {
+        assert!(parse(right).is_ok(), "{right}");
+    }
+}
+
+#[test]
 fn settings_that_contradict_each_other_are_refused() {
     for wrong in [
         "host=a,b port=1,2,3",

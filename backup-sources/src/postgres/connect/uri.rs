@@ -30,8 +30,13 @@ fn insert(settings: &mut Settings, key: &str, value: String) -> Result<()> {
 /// What follows `postgres://`.
 fn of_url(rest: &str) -> Result<Settings> {
     let mut settings = Settings::new();
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, database) = before.split_once('/').unwrap_or((before, ""));
+    if is_cut_password(authority, rest) {
+        return Err(Error::invalid_input(
+            "a connection's URL has a user and a password without an `@` before the first `/` or `?`: write these as %2F and %3F within a password",
+        ));
+    }
     // A password may hold an `@` that nobody encoded.
     let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
@@ -68,6 +73,15 @@ fn of_url(rest: &str) -> Result<Settings> {
         }
     }
     Ok(settings)
+}
+
+/// Whether what looks like a port is the beginning of a password with a `/` or `?` in it: an error would tell it.
+fn is_cut_password(authority: &str, rest: &str) -> bool {
+    let has_other_port = |host: &str| {
+        let after = host.rsplit_once(':').map_or("", |(_, after)| after);
+        !after.ends_with(']') && !after.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    !authority.contains('@') && rest.contains('@') && authority.split(',').any(has_other_port)
 }
 
 /// `%20` and the like.

@@ -108,7 +108,7 @@ impl RecordedMoment {
         let connect = connect.resolve().await?;
         let mut sessions = Vec::with_capacity(databases.len());
         for (database, tables) in databases {
-            let client = connect.clone().with_database(database).connect_sql().await?;
+            let client = connect.clone().with_database(database).connect_to_ask().await?;
             lock(&client, &tables, patience).await?;
             sessions.push((client, tables));
         }

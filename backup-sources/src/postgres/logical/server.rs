@@ -30,7 +30,7 @@ impl Server {
         // A limit of -2 is the mark of a database whose dropping was interrupted.
         const DATABASES: &str = "SELECT datname::text, datistemplate FROM pg_catalog.pg_database \
              WHERE datallowconn AND datconnlimit <> -2";
-        let client = connect.connect_sql().await?;
+        let client = connect.connect_to_ask().await?;
         let failed = |error: tokio_postgres::Error| explain(&error);
         let row = client.query_one(ASK, &[]).await.map_err(failed)?;
         let version: i32 = row.try_get(0).map_err(failed)?;

@@ -103,7 +103,7 @@ struct Session {
 impl Session {
     async fn open(connect: &Connect, server: Identity) -> Result<Self> {
         const READ: &str = "SELECT pg_catalog.pg_read_binary_file($1, $2, $3, true)";
-        let client = connect.connect_sql().await?;
+        let client = connect.connect_to_ask().await?;
         server.check(&client).await?;
         session::settle(&client).await?;
         let types = [Type::TEXT, Type::INT8, Type::INT8];

@@ -109,7 +109,7 @@ const STARTS_DIFFER_MAX: u64 = 120;
 /// has are not stored again, whichever backup brought them. [`BackupMode`] is a name for how thoroughly it looks.
 ///
 /// Positions of its snapshots: `mode`, `start_lsn`, `stop_lsn`, `start_segment`, `stop_segment`, `timeline` (a decimal number),
-/// `system_identifier`, `start_time`, `stop_time` (RFC 3339, by the server's clock), `server_version` (as `server_version_num`), `block_bytes`,
+/// `system_identifier`, `start_time`, `stop_time` (RFC 3339, by the server's clock), `server_version` (as `server_version_num`), `server_started` (microseconds since 1970), `block_bytes`,
 /// `wal_segment_bytes`, `data_checksums` (`true` or `false`), `from` (`primary` or `standby`), `tablespaces` (a JSON object of locations by
 /// number), `damaged_pages` and `missing_files` (numbers: why a snapshot is partial; without missing files a server starts from it), and those of [`backup_core::log::position`]: the system identifier, the timeline in eight hexadecimal digits, the first and
 /// the last segment that are needed.
@@ -170,7 +170,7 @@ impl PostgresSource {
     async fn reader(&self, connect: &Connect, session: &Session) -> Result<Arc<dyn PgFileReader>> {
         let Some(directory) = &self.data_directory else {
             let fetcher = Fetcher::start(connect, session.identity, self.connections).await?;
-            let client = connect.connect_sql().await?;
+            let client = connect.connect_to_ask().await?;
             session.identity.check(&client).await?;
             session::settle(&client).await?;
             return Ok(Arc::new(SqlFiles::new(client, fetcher)));
@@ -258,8 +258,8 @@ impl PostgresSourceBuilder {
     /// Where the server cannot tell (it kept no summaries of a part, or was promoted since; pages of the snapshot before were damaged), all is
     /// read. The manifest has no checksum of a file of which a part was not read.
     ///
-    /// A server that was put back by other means than a recovery, by a snapshot of its machine say, has a log that says nothing of that: make a full
-    /// backup then.
+    /// All is read, too, where the server was started again since: it may have been put back to an earlier state meanwhile, and its log says nothing of
+    /// that. A machine that was put back while the server ran, with its memory, cannot be told from one that was not: make a full backup then.
     #[must_use]
     pub fn wal_summaries(mut self, believe: bool) -> Self {
         self.0.wal_summaries = believe;

@@ -132,7 +132,9 @@ impl PhysicalRun {
     /// What changed since a snapshot, as the server has summarized its log.
     async fn changed_since(&self, parent: &SnapshotInfo) -> Result<ChangedBlocks> {
         let major = self.session.server.major();
-        let between = Between::new(parent, major, &self.control, self.start).map_err(Error::invalid_input)?;
+        let server = self.session.identity;
+        let between = Between::new(parent, major, server, &self.control, self.start);
+        let between = between.map_err(Error::invalid_input)?;
         ChangedBlocks::ask(self.session.client(), between, &self.job).await
     }
 
@@ -369,6 +371,7 @@ impl SourceRun for PhysicalRun {
             ("start_time", self.started.to_string()),
             ("stop_time", stopped.time.to_string()),
             ("server_version", server.version.to_string()),
+            ("server_started", self.session.identity.started()),
             ("block_bytes", control.block_bytes.to_string()),
             ("wal_segment_bytes", size.bytes().to_string()),
             ("data_checksums", control.data_checksums.to_string()),

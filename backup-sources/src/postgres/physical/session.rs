@@ -42,6 +42,11 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// When the server started, in microseconds since 1970, as snapshots say it.
+    pub(super) fn started(self) -> String {
+        self.started_micros.to_string()
+    }
+
     async fn of(client: &Client) -> Result<Self> {
         const ASK: &str = "SELECT s.system_identifier, \
              (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000)::int8 FROM pg_catalog.pg_control_system() AS s";
@@ -100,7 +105,7 @@ impl Session {
              current_setting('stats_temp_directory', true), current_setting('port')::int4, \
              extract(epoch from pg_catalog.pg_postmaster_start_time())::int8 \
              FROM pg_catalog.pg_control_system() AS s";
-        let client = connect.connect_sql().await?;
+        let client = connect.connect_to_ask().await?;
         settle(&client).await?;
         let failed = |error: tokio_postgres::Error| explain(&error);
         let row = client.query_one(ASK, &[]).await.map_err(failed)?;

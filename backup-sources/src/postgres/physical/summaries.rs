@@ -15,6 +15,7 @@ use tokio_postgres::types::ToSql;
 
 use super::control::ControlFile;
 use super::relation::{Fork, RelationFile};
+use super::session::Identity;
 use crate::postgres::connect::explain;
 use crate::postgres::{Lsn, Timeline};
 
@@ -22,6 +23,8 @@ use crate::postgres::{Lsn, Timeline};
 const SINCE_MAJOR: i32 = 17;
 /// Blocks that are remembered at most, four bytes each. Where more changed, reading all costs little more.
 const BLOCKS_MAX: usize = 16 << 20;
+/// Relations and databases that are remembered at most: one that was made and dropped again is in the log, too.
+const RELATIONS_MAX: usize = 1 << 20;
 /// How long a server is waited for that has not summarized its log up to the backup's start yet, and how often one looks.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(250);
@@ -61,10 +64,12 @@ pub(super) struct Between {
 }
 
 impl Between {
-    /// From the start of `parent` to that of a backup of the cluster of `control` at `start`; otherwise why nothing can be told.
+    /// From the start of `parent` to that of a backup of `server`, whose cluster is that of `control`, at `start`; otherwise why nothing can be
+    /// told.
     pub(super) fn new(
         parent: &SnapshotInfo,
         major: i32,
+        server: Identity,
         control: &ControlFile,
         start: Lsn,
     ) -> Result<Self, String> {
@@ -75,6 +80,9 @@ impl Between {
         let same = [
             ("system_identifier", control.system_identifier.to_string(), "is of another cluster"),
             ("timeline", control.checkpoint_timeline.get().to_string(), "is of another timeline"),
+            // Whoever puts a server back to an earlier state stops it for that. Its log goes on from there with the same positions, and often on a timeline of
+            // the same number: nothing in it tells that the parent's pages are of a history that it does not have.
+            ("server_started", server.started(), "is from before the server was started"),
             ("block_bytes", control.block_bytes.to_string(), "has pages of another size"),
             // They are switched on and off while the server is down, which is in no log.
             ("data_checksums", control.data_checksums.to_string(), "differs in having checksums of pages"),
@@ -108,7 +116,7 @@ impl ChangedBlocks {
             if end >= between.to {
                 break summaries;
             }
-            if waited >= PATIENCE || (end == between.from && summaries.is_empty() && !is_on(client).await?) {
+            if waited >= PATIENCE || !is_on(client).await? {
                 let message =
                     format!("the log is summarized up to {end}, and the backup began at {}", between.to);
                 return Err(Error::invalid_input(message));
@@ -150,6 +158,9 @@ impl ChangedBlocks {
 
     fn add(&mut self, relation: Relation, block: u32, is_limit: bool) -> Result<()> {
         let (tablespace, database, number) = relation;
+        if self.relations.len().saturating_add(self.databases.len()) > RELATIONS_MAX {
+            return Err(Error::invalid_input(format!("more than {RELATIONS_MAX} relations changed")));
+        }
         if number == 0 {
             self.databases.insert((tablespace, database));
             return Ok(());
@@ -300,6 +311,18 @@ mod tests {
         assert_eq!(ranges("pg_tblspc/16401/PG_18_1/6", 20000, 0).unwrap(), []);
         assert_eq!(ranges("global", 1262, 0).unwrap(), []);
         assert_eq!(ranges("pg_xact", 1, 0), None);
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_bound() {
+        let mut changed = ChangedBlocks::default();
+        for number in 1..=RELATIONS_MAX as u32 {
+            changed.add((DEFAULT_TABLESPACE, 5, number), 0, true).unwrap();
+        }
+        changed.add((DEFAULT_TABLESPACE, 5, 1), 7, false).unwrap();
+        changed.add((DEFAULT_TABLESPACE, 6, 0), 0, true).unwrap();
+        assert!(changed.add((DEFAULT_TABLESPACE, 5, u32::MAX), 0, true).is_err());
+        assert!(changed.add((DEFAULT_TABLESPACE, 7, 0), 0, true).is_err());
     }
 
     #[test]

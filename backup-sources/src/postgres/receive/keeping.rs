@@ -68,7 +68,7 @@ impl<'a> Session<'a> {
     async fn ask_for_slot(&self) -> Result<Option<SlotState>> {
         let Some(slot) = &self.receiver.options.slot else { return Ok(None) };
         let asking = async {
-            let client = self.receiver.connect.connect_sql().await?;
+            let client = self.receiver.connect.connect_to_ask().await?;
             SlotState::of(&client, slot).await
         };
         tokio::time::timeout(self.receiver.options.silence_max, asking).await.unwrap_or_else(|_| {

@@ -186,7 +186,7 @@ impl LogicalRestore {
 /// Removes a database that was made for a restore that failed.
 async fn unmake(connect: &Connect, database: &str, why: &Error) -> Result<()> {
     let dropping = async {
-        let client = connect.connect_sql().await?;
+        let client = connect.connect_to_ask().await?;
         let statement = format!("DROP DATABASE \"{}\"", database.replace('"', "\"\""));
         client.batch_execute(&statement).await.map_err(|error| explain(&error))
     };

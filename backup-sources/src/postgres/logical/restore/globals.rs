@@ -178,7 +178,7 @@ impl LogicalRestore {
         const THERE: &str = "SELECT 'role ' || rolname FROM pg_catalog.pg_roles \
              UNION ALL SELECT 'tablespace ' || spcname FROM pg_catalog.pg_tablespace";
         let statements = statements(&self.globals(snapshot, job).await?)?;
-        let client = self.connect.connect_sql().await?;
+        let client = self.connect.connect_to_ask().await?;
         let rows = client.query(THERE, &[]).await.map_err(|error| explain(&error))?;
         let there: std::result::Result<BTreeSet<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
         let there = there.map_err(|error| explain(&error))?;

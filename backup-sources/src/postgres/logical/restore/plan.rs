@@ -219,7 +219,7 @@ impl LogicalRestore {
                  WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')) \
              OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
                  WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype IN ('e', 'i')))";
-        let client = self.connect.clone().with_database(database).connect_sql().await?;
+        let client = self.connect.clone().with_database(database).connect_to_ask().await?;
         let failed = |error: tokio_postgres::Error| {
             let error = explain(&error);
             Error::new(
