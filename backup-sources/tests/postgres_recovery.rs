@@ -307,7 +307,8 @@ async fn a_server_that_lets_nobody_in_is_not_watched_for_ever() {
     fs::write(site.data().join("pg_hba.conf"), "local all all reject\n").unwrap();
     let server = postgres_archive::Running::new(site.server(&recovered).await);
     server.0.start().await.unwrap();
-    let watched = watch(&server.0, &plan, WatchUntil::Done, Duration::from_secs(120), &JobContext::new());
+    let job = JobContext::new();
+    let watched = watch(&server.0, &plan, WatchUntil::Done, Duration::from_secs(120), &job);
     let error = watched.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     assert!(error.to_string().contains("does not let the role `postgres` in"), "{error}");
