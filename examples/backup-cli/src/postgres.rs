@@ -79,7 +79,9 @@ impl Context {
                 silent.push(failure);
             }
         }
-        if let (true, Some(failure)) = (repositories.is_empty(), silent.pop()) {
+        if repositories.is_empty()
+            && let Some(failure) = silent.pop()
+        {
             return Err(failure);
         }
         let mut archive = WalArchive::new(repositories)?;

@@ -80,12 +80,11 @@ fn a_cluster_is_backed_up_recovered_to_a_moment_and_rehearsed() {
         unread["plan"]["reached"], plan["plan"]["reached"],
         "what segments say of themselves is the same"
     );
-    // What is damaged is seen before anything is touched, unless one says not to look.
+    // What is damaged is seen before anything is touched.
     let target = plan["plan"]["reached"]["segment"].as_str().unwrap();
     let (object, sound) = damage(&world, target);
     let refused = world.run([&planned[..], &["--dry-run"]].concat());
     assert!(refused.code == Some(1) && refused.err.contains(target), "{refused:?}");
-    world.json(0, &[&planned[..], &["--dry-run", "--unread-log"]].concat());
     replace(&world, &object, &sound);
 
     let started = ["--start", "--programs", &programs, "--socket", &socket, "--port", "5433"];
