@@ -91,6 +91,41 @@ impl RestoringEntry {
         self.piece_done(state, totals, job);
     }
 
+    /// Writes pieces of these lengths, which follow each other and whose bytes are `bytes`: at once where nothing stands yet.
+    pub(crate) fn write_joined(
+        &self,
+        bytes: &[u8],
+        offset: u64,
+        lens: &[usize],
+        compare: &mut Vec<u8>,
+        totals: &Totals,
+        job: &JobContext,
+    ) {
+        let mut state = self.lock();
+        self.open(&mut state, totals, job);
+        if let Phase::Open(writer) = &mut state.phase
+            && offset >= writer.existing_len()
+        {
+            match writer.write_all_at(bytes, offset) {
+                Ok(()) => {
+                    state.written = true;
+                    totals.bytes_written(bytes.len() as u64);
+                }
+                Err(error) => self.give_up(&mut state, &error.to_string(), totals, job),
+            }
+            state.left = state.left.saturating_sub((lens.len() as u64).saturating_sub(1));
+            return self.piece_done(state, totals, job);
+        }
+        drop(state);
+        let (mut rest, mut at) = (bytes, offset);
+        for len in lens {
+            let (piece, behind) = rest.split_at(rest.len().min(*len));
+            self.write(piece, at, compare, totals, job);
+            at = at.saturating_add(piece.len() as u64);
+            rest = behind;
+        }
+    }
+
     /// Reads what stands where a piece is to be written; whether there is as much.
     pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> bool {
         let mut state = self.lock();

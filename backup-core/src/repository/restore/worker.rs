@@ -1,7 +1,9 @@
 //! A restore worker: opens fetched frames, checks their chunks, writes them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::files::RestoringEntry;
 use super::popular::{Found, Shared};
 use super::retry::Retries;
 use super::totals::Totals;
@@ -21,6 +23,25 @@ pub(crate) struct RestoreWorker {
     scratch: Scratch,
     plain: Vec<u8>,
     compare: Vec<u8>,
+}
+
+/// Checked pieces of an entry that stand behind each other in the open frame and in the entry, and are written at once: chunks may be as small as
+/// pages of a database.
+struct Joined {
+    entry: Arc<RestoringEntry>,
+    /// Where in the entry they begin.
+    offset: u64,
+    /// Where in the frame they are.
+    range: Range<usize>,
+    lens: Vec<usize>,
+}
+
+impl Joined {
+    fn is_followed_by(&self, piece: &Piece) -> bool {
+        Arc::ptr_eq(&self.entry, &piece.entry)
+            && piece.offset == self.offset.saturating_add(self.range.len() as u64)
+            && piece.row.offset as usize == self.range.end
+    }
 }
 
 impl RestoreWorker {
@@ -76,12 +97,17 @@ impl RestoreWorker {
         let index = self.reader.index.clone();
         let pack = index.pack(run.pack)?;
         let mut opened: Option<(u32, std::result::Result<(), String>)> = None;
+        let mut joined: Option<Joined> = None;
         for piece in run.pieces {
             self.job.check()?;
-            // Asked first, so that what stands there already costs no opening of frames.
-            if piece.entry.is_current(&self.totals, &self.job) {
-                piece.entry.write(&[], piece.offset, &mut self.compare, &self.totals, &self.job);
-                continue;
+            let is_open = opened.as_ref().is_some_and(|(frame, _)| *frame == piece.row.frame);
+            if !(is_open && joined.as_ref().is_some_and(|joined| joined.is_followed_by(&piece))) {
+                self.write_joined(joined.take());
+                // Asked first, so that what stands there already costs no opening of frames.
+                if piece.entry.is_current(&self.totals, &self.job) {
+                    piece.entry.write(&[], piece.offset, &mut self.compare, &self.totals, &self.job);
+                    continue;
+                }
             }
             if opened.as_ref().is_none_or(|(frame, _)| *frame != piece.row.frame) {
                 self.plain.clear();
@@ -100,12 +126,19 @@ impl RestoreWorker {
                 opened = Some((piece.row.frame, result.map_err(|error| error.to_string())));
             }
             match &opened {
-                Some((_, Ok(()))) => self.write_piece(piece)?,
+                Some((_, Ok(()))) => self.check_piece(piece, &mut joined)?,
                 Some((_, Err(reason))) => self.fail(piece, reason)?,
                 None => return Err(Error::internal("no frame is open")),
             }
         }
+        self.write_joined(joined);
         Ok(())
+    }
+
+    fn write_joined(&mut self, joined: Option<Joined>) {
+        let Some(Joined { entry, offset, range, lens }) = joined else { return };
+        let bytes = self.plain.get(range).unwrap_or_default();
+        entry.write_joined(bytes, offset, &lens, &mut self.compare, &self.totals, &self.job);
     }
 
     fn write_awaited(&mut self, piece: Piece, shared: &Shared) -> Result<()> {
@@ -121,13 +154,31 @@ impl RestoreWorker {
         Ok(())
     }
 
-    fn write_piece(&mut self, piece: Piece) -> Result<()> {
+    /// Checks a piece and leaves it to be written, with those before it that it follows.
+    fn check_piece(&mut self, piece: Piece, joined: &mut Option<Joined>) -> Result<()> {
         let reason = match slice_of(&self.plain, &piece.row) {
             Ok(bytes) if self.reader.store.protection.chunk_id(bytes) == piece.chunk.id => {
                 if let Some(reading) = &piece.reading {
                     reading.is(bytes);
                 }
-                piece.entry.write(bytes, piece.offset, &mut self.compare, &self.totals, &self.job);
+                let len = bytes.len();
+                match joined.as_mut().filter(|joined| joined.is_followed_by(&piece)) {
+                    Some(joined) => {
+                        joined.range.end = joined.range.end.saturating_add(len);
+                        joined.lens.push(len);
+                    }
+                    None => {
+                        let start = piece.row.offset as usize;
+                        let next = Joined {
+                            entry: piece.entry,
+                            offset: piece.offset,
+                            range: start..start.saturating_add(len),
+                            lens: vec![len],
+                        };
+                        let before = joined.replace(next);
+                        self.write_joined(before);
+                    }
+                }
                 return Ok(());
             }
             Ok(_) => "a chunk is not what its identity says".to_owned(),
