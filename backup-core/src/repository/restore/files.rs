@@ -248,3 +248,70 @@ impl std::fmt::Debug for RestoringEntry {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// What stands in a file, and where it was written to.
+    #[derive(Default)]
+    struct Written {
+        bytes: Vec<u8>,
+        writes: Vec<(u64, usize)>,
+    }
+
+    struct Noting(Arc<Mutex<Written>>, u64);
+
+    impl BlockingWriter for Noting {
+        fn existing_len(&self) -> u64 {
+            self.1
+        }
+
+        fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+            let at = offset as usize;
+            buffer.copy_from_slice(&self.0.lock().unwrap().bytes[at..at + buffer.len()]);
+            Ok(())
+        }
+
+        fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            let mut written = self.0.lock().unwrap();
+            let at = offset as usize;
+            let end = written.bytes.len().max(at + bytes.len());
+            written.bytes.resize(end, 0);
+            written.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+            written.writes.push((offset, bytes.len()));
+            Ok(())
+        }
+
+        fn finish(self: Box<Self>, len: u64) -> io::Result<Vec<String>> {
+            assert_eq!(self.0.lock().unwrap().bytes.len() as u64, len);
+            Ok(vec!["it was finished".into()])
+        }
+
+        fn abort(self: Box<Self>) {}
+    }
+
+    /// Writes three pieces at once over what stands there; the content, and the writes that it took.
+    fn joined(there: &[u8]) -> (Vec<u8>, Vec<(u64, usize)>) {
+        let written = Arc::new(Mutex::new(Written { bytes: there.to_vec(), writes: Vec::new() }));
+        let noting = Noting(written.clone(), there.len() as u64);
+        let open: OpenWriter = Box::new(move || Ok(Box::new(noting)));
+        let entry = RestoringEntry::new(EntryName::new("f").unwrap(), 9, open);
+        let (totals, job) = (Totals::default(), JobContext::new());
+        (0..3).for_each(|_| entry.expect_piece());
+        entry.write_joined(b"aaabbbccc", 0, &[3, 3, 3], &mut Vec::new(), &totals, &job);
+        assert!(matches!(entry.lock().phase, Phase::Open(_)), "nobody has said that these are all");
+        entry.all_announced(&totals, &job);
+        assert!(!matches!(entry.lock().phase, Phase::Open(_)), "all pieces are there");
+        let written = std::mem::take(&mut *written.lock().unwrap());
+        (written.bytes, written.writes)
+    }
+
+    #[test]
+    fn pieces_that_follow_each_other_are_one_write_and_what_stands_there_already_is_none() {
+        assert_eq!(joined(b""), (b"aaabbbccc".to_vec(), vec![(0, 9)]));
+        assert_eq!(joined(b"aaaxxxccc"), (b"aaabbbccc".to_vec(), vec![(3, 3)]));
+    }
+}
