@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::index::LISTINGS_MAX;
 use super::keys::ControlKey;
 use super::store::PutCounters;
 use super::{Repository, guard, keys};
 use crate::format::control::{ObservedDocument, Packed};
 use crate::retention::{SnapshotFacts, deviates};
 use crate::transform::ObjectType;
-use crate::{ErrorKind, JobContext, ObjectKey, Result, SinkExt, SnapshotId, SnapshotInfo, Timestamp, limits};
+use crate::{
+    Error, ErrorKind, JobContext, ObjectKey, Result, SinkExt, SnapshotId, SnapshotInfo, Timestamp, limits,
+};
 
 type Times = BTreeMap<SnapshotId, i64>;
 
@@ -26,11 +29,8 @@ impl Repository {
     /// what it must keep.
     pub async fn facts(&self, snapshots: &[SnapshotInfo], job: &JobContext) -> Result<Vec<SnapshotFacts>> {
         guard::run(job, async move {
-            let listed = self.store().sink.list_all(keys::OBSERVED).await?;
             let mut times = Times::new();
-            for (_, read) in
-                self.read_observed(listed.into_iter().map(|meta| meta.key).collect(), job).await?
-            {
+            for (_, read) in self.all_observed(job).await? {
                 merge(&mut times, read);
             }
             merge(&mut times, stored_times(snapshots));
@@ -65,9 +65,7 @@ impl Repository {
     pub async fn record_times(&self, job: &JobContext) -> Result<()> {
         guard::run(job, async move {
             let ids = self.list_snapshot_ids(job).await?;
-            let listed = self.store().sink.list_all(keys::OBSERVED).await?;
-            let objects: Vec<ObjectKey> = listed.into_iter().map(|meta| meta.key).collect();
-            let read = self.read_observed(objects, job).await?;
+            let read = self.all_observed(job).await?;
             let created =
                 |(id, meta): (&SnapshotId, &crate::ObjectMeta)| Some((*id, meta.created?.seconds()));
             let mut new: Times = ids.iter().filter_map(created).collect();
@@ -106,11 +104,9 @@ impl Repository {
     /// When a store first had each snapshot that stands here, as far as is known.
     async fn first_times(&self, job: &JobContext) -> Result<Times> {
         let ids = self.list_snapshot_ids(job).await?;
-        let listed = self.store().sink.list_all(keys::OBSERVED).await?;
-        let objects = listed.into_iter().map(|meta| meta.key).collect();
         let created = |(id, meta): (&SnapshotId, &crate::ObjectMeta)| Some((*id, meta.created?.seconds()));
         let mut times: Times = ids.iter().filter_map(created).collect();
-        for (_, read) in self.read_observed(objects, job).await? {
+        for (_, read) in self.all_observed(job).await? {
             merge(&mut times, read.into_iter().filter(|(id, _)| ids.contains_key(id)));
         }
         Ok(times)
@@ -127,7 +123,28 @@ impl Repository {
         Ok(())
     }
 
-    /// What these objects say; those that are gone were merged into others.
+    /// All that was written down, by object. One that is gone by now was merged into others, which were put before it was
+    /// deleted: then these are read.
+    async fn all_observed(&self, job: &JobContext) -> Result<Vec<(ObjectKey, Times)>> {
+        let mut known: BTreeMap<ObjectKey, Times> = BTreeMap::new();
+        for _ in 0..LISTINGS_MAX {
+            let listed = self.store().sink.list_all(keys::OBSERVED).await?;
+            let objects: Vec<ObjectKey> =
+                listed.into_iter().map(|meta| meta.key).filter(|key| !known.contains_key(key)).collect();
+            let count = objects.len();
+            let read = self.read_observed(objects, job).await?;
+            let all_there = read.len() == count;
+            known.extend(read);
+            if all_there {
+                return Ok(known.into_iter().collect());
+            }
+        }
+        let message =
+            "the times of snapshots are merged again and again while they are read; try again later";
+        Err(Error::new(ErrorKind::Transient, message))
+    }
+
+    /// What these objects say, but for those that are gone.
     async fn read_observed(
         &self,
         objects: Vec<ObjectKey>,

@@ -15,6 +15,7 @@ use crate::format::control::{
 };
 use crate::format::document;
 use crate::repository::Repository;
+use crate::repository::index::LISTINGS_MAX;
 use crate::repository::keys::{self, ControlKey};
 use crate::repository::store::Store;
 use crate::transform::ObjectType;
@@ -95,6 +96,16 @@ impl Damage {
             other => other,
         }
     }
+}
+
+/// What came of reading a digest.
+#[derive(Debug)]
+enum DigestRead {
+    Said(Arc<Digested>),
+    /// It is not there any longer.
+    Gone,
+    /// It cannot be read, and is passed over.
+    Damaged,
 }
 
 /// Digests that were read: they never change.
@@ -295,28 +306,53 @@ impl Repository {
         Ok((decided, unreadable))
     }
 
+    /// Reads these digests. One that is gone by now was merged into others, which were put before it was deleted: then these are
+    /// read, as nobody may do without what it said.
     async fn read_digests(
         &self,
-        ids: Vec<SnapshotId>,
+        mut ids: Vec<SnapshotId>,
         damage: Damage,
         job: &JobContext,
     ) -> Result<Vec<Arc<Digested>>> {
         self.digest_cache().retain(&ids);
-        let reads = ids.into_iter().map(|id| async move {
-            if let Some(known) = self.digest_cache().get(id) {
-                return Ok(Some(known));
+        let mut known: BTreeMap<SnapshotId, Arc<Digested>> = BTreeMap::new();
+        for _ in 0..LISTINGS_MAX {
+            let reads = std::mem::take(&mut ids).into_iter().map(|id| async move {
+                if let Some(known) = self.digest_cache().get(id) {
+                    return Ok((id, DigestRead::Said(known)));
+                }
+                let read = get(self.store(), ControlKey::Digest(id), job).await;
+                let is_gone = matches!(read, Ok(None));
+                let read: Option<DigestDocument> = damage.passed_over(read)?;
+                let Some(DigestDocument { finished, mut expired, mut swept }) = read else {
+                    return Ok((id, if is_gone { DigestRead::Gone } else { DigestRead::Damaged }));
+                };
+                expired.0.sort_unstable();
+                swept.0.sort_unstable();
+                let digest = Arc::new(Digested { finished, expired, swept: Arc::new(swept) });
+                self.digest_cache().insert(id, digest.clone());
+                Ok::<_, Error>((id, DigestRead::Said(digest)))
+            });
+            let reads = stream::iter(reads).buffer_unordered(job.resources().requests());
+            let reads: Vec<(SnapshotId, DigestRead)> = reads.try_collect().await?;
+            let mut gone = false;
+            for (id, read) in reads {
+                match read {
+                    DigestRead::Said(digest) => {
+                        known.insert(id, digest);
+                    }
+                    DigestRead::Gone => gone = true,
+                    DigestRead::Damaged => {}
+                }
             }
-            let read = get(self.store(), ControlKey::Digest(id), job).await;
-            let read: Option<DigestDocument> = damage.passed_over(read)?;
-            let Some(DigestDocument { finished, mut expired, mut swept }) = read else { return Ok(None) };
-            expired.0.sort_unstable();
-            swept.0.sort_unstable();
-            let digest = Arc::new(Digested { finished, expired, swept: Arc::new(swept) });
-            self.digest_cache().insert(id, digest.clone());
-            Ok::<_, Error>(Some(digest))
-        });
-        let reads = stream::iter(reads).buffer_unordered(job.resources().requests());
-        reads.try_filter_map(|read| async move { Ok(read) }).try_collect().await
+            if !gone {
+                return Ok(known.into_values().collect());
+            }
+            let listed = ControlListing::of(&self.store().sink.list_all(keys::DIGESTS).await?).digests;
+            ids = listed.into_iter().filter(|id| !known.contains_key(id)).collect();
+        }
+        let message = "what is final is merged again and again while it is read; try again later";
+        Err(Error::new(ErrorKind::Transient, message))
     }
 
     async fn read_collections(
