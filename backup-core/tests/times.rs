@@ -245,6 +245,28 @@ async fn what_pretends_to_stand_for_snapshots_that_are_there_displaces_nothing()
 }
 
 #[tokio::test]
+async fn a_clock_that_is_ahead_makes_nothing_old() {
+    let world = World::new().await;
+    let (repository, job) = (&world.setup.repository, &world.setup.job);
+    world.days(9).await;
+    let within = RetentionConfig { keep_within: Some("30d".parse().unwrap()), ..RetentionConfig::default() };
+    let within = within.build().unwrap();
+    let facts = repository.facts(&repository.snapshots(job).await.unwrap(), job).await.unwrap();
+    for (ahead, expected) in [(0, 0), (-5 * DAY, -5 * DAY), (2 * 365 * DAY, 0), (1 << 40, 0)] {
+        let now = world.clock.now();
+        let clock = Arc::new(ManualClock::new(now.saturating_add_seconds(ahead)));
+        let wrong = JobContext::with_clock(common::job(), clock);
+        let found = repository.now(&wrong).await.unwrap();
+        assert_eq!(found, now.saturating_add_seconds(expected), "{ahead}");
+        assert!(within.decide(&facts, found).iter().all(|decision| decision.keep()), "{ahead}");
+    }
+    // Nothing is left of having asked.
+    let sessions = world.sink.list_all("control/sessions/").await.unwrap();
+    let made = repository.snapshots(job).await.unwrap().len();
+    assert!(sessions.len() <= made, "{sessions:?}");
+}
+
+#[tokio::test]
 async fn a_copy_of_a_repaired_snapshot_is_none_of_its_original() {
     let world = World::new().await;
     let (repository, job) = (&world.setup.repository, &world.setup.job);

@@ -69,6 +69,27 @@ impl Repository {
         .await
     }
 
+    /// The time that retention counts back from: this machine's or the store's, whichever is earlier. With a clock that is ahead
+    /// everything would be old; one that is behind merely keeps more. A session is registered and taken back for it.
+    ///
+    /// On a store that is full it is at most when that had its newest snapshot.
+    ///
+    /// # Errors
+    /// Those of the store. Cancellation: nothing is left that the next collection does not remove.
+    pub async fn now(&self, job: &JobContext) -> Result<Timestamp> {
+        guard::run(job, async move {
+            let there = match self.now_of_store(&PutCounters::default(), job).await {
+                Err(error) if error.kind() == ErrorKind::NoSpace => {
+                    self.list_snapshot_ids(job).await?.into_values().filter_map(|meta| meta.created).max()
+                }
+                there => there?,
+            };
+            let here = job.now();
+            Ok(there.map_or(here, |there| there.min(here)))
+        })
+        .await
+    }
+
     /// Writes down when the store first had each snapshot, as far as that is not done. A [collection](Self::collect) does
     /// so, too. After this the objects can be copied to another place without their times.
     pub async fn record_times(&self, job: &JobContext) -> Result<()> {
