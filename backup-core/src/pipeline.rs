@@ -157,7 +157,8 @@ impl Pipeline {
     /// Backs up the source, then asks the policy.
     ///
     /// The policy judges the snapshots of this series alone: those of the same source, host, label and tenant, dated by the
-    /// store's clock where the store tells it. Snapshots that cannot be read are left out of the plan.
+    /// store's clock where the store tells it, and counts back from [its time](Repository::now). Snapshots that cannot be read are
+    /// left out of the plan.
     ///
     /// Errors and cancellation are those of [`Repository::backup`]. An error of the planning names the snapshot, which is
     /// stored by then.
@@ -178,7 +179,7 @@ impl Pipeline {
             snapshots.into_iter().partition(|snapshot| self.is_of_series(&info, snapshot));
         drop(others);
         let facts = repository.facts(&series, job).await?;
-        Ok(policy.decide(&facts, job.now()))
+        Ok(policy.decide(&facts, repository.now(job).await?))
     }
 
     fn is_of_series(&self, info: &SourceInfo, snapshot: &SnapshotInfo) -> bool {

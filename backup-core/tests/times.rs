@@ -5,11 +5,15 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup_core::report::Outcome;
-use backup_core::repository::{BackupOptions, CollectOptions, Done, Repository};
+use backup_core::report::{HealthStatus, Outcome};
+use backup_core::repository::{
+    BackupOptions, CollectOptions, Done, HealthOptions, Place, PlaceOptions, Places, ReplicateOptions,
+    Repository, Slices, VerifyLevel,
+};
 use backup_core::time::ManualClock;
 use backup_core::{
     Clock, ErrorKind, JobContext, ObjectKey, Origin, RetentionPolicy, Sink, SinkExt, SnapshotId,
@@ -17,7 +21,7 @@ use backup_core::{
 };
 use backup_retention::RetentionConfig;
 use backup_sinks::MemorySink;
-use common::{Protect, SMALL, Setup, TestEntry, TestSource, create, objects, random, tree};
+use common::{Body, Protect, SMALL, Setup, TestEntry, TestSource, create, objects, random, tree};
 
 const DAY: i64 = 86_400;
 
@@ -190,23 +194,149 @@ async fn what_is_stored_again_here_has_its_originals_time_only_if_that_is_known(
     let (repository, job) = (&world.setup.repository, &world.setup.job);
     let made = world.days(5).await;
     let originals = repository.snapshots(job).await.unwrap();
-    let again = |snapshot, stored| {
+    let again = |snapshot, stored, is_whole: bool| {
         let origin = Some(Origin { repository: repository.id(), snapshot, stored });
         let options = BackupOptions { time: Some(originals[2].time), origin, ..BackupOptions::default() };
         async move {
-            let source = TestSource::new(vec![TestEntry::file("a", random(77, 2_000)).stamped()]);
+            let mut entries = vec![TestEntry::file("a", random(77, 2_000)).stamped()];
+            if !is_whole {
+                entries.push(TestEntry::file("lost", random(78, 2_000)).body(Body::FailsAfter(100)));
+            }
+            let source = TestSource::new(entries);
             repository.backup(&source, &options, job).await.unwrap().snapshot.unwrap()
         }
     };
     // Whatever it says of when the store had it.
-    let repaired = again(made[2], world.clock.now()).await;
-    let forged = again(SnapshotId::from_bytes([9; 16]), originals[2].time).await;
+    let repaired = again(made[2], world.clock.now(), false).await;
+    let forged = again(SnapshotId::from_bytes([9; 16]), originals[2].time, false).await;
+    // What is stored again because something is lost is not complete.
+    let pretended = again(made[2], world.clock.now(), true).await;
     let facts = repository.facts(&repository.snapshots(job).await.unwrap(), job).await.unwrap();
     let of = |id| facts.iter().find(|facts| facts.id == id).unwrap();
     assert_eq!(of(repaired).time.seconds(), originals[2].stored.unwrap().seconds());
     assert_eq!((of(repaired).origin, of(repaired).quarantined), (None, false));
     assert!(of(forged).quarantined);
+    assert!(facts.iter().all(|facts| facts.quarantined == [forged, pretended].contains(&facts.id)));
+
+    // Its original is gone, and its time is known.
+    let left: Vec<_> = repository.snapshots(job).await.unwrap();
+    repository.record_times(job).await.unwrap();
+    let left: Vec<_> = left.into_iter().filter(|info| info.id != made[2]).collect();
+    let facts = repository.facts(&left, job).await.unwrap();
     assert!(facts.iter().all(|facts| facts.quarantined == (facts.id == forged)));
+}
+
+#[tokio::test]
+async fn what_pretends_to_stand_for_snapshots_that_are_there_displaces_nothing() {
+    for rules in ["daily=7", "last=3", "daily=3 last=5"] {
+        let world = World::new().await;
+        let (repository, job) = (&world.setup.repository, &world.setup.job);
+        world.days(9).await;
+        let honest = kept(repository, &*policy(rules), job).await;
+        for original in repository.snapshots(job).await.unwrap() {
+            for number in 0..4 {
+                let source = TestSource::new(vec![TestEntry::file("a", random(number, 100)).stamped()]);
+                let options = BackupOptions::copy_of(repository.id(), &original);
+                repository.backup(&source, &options, job).await.unwrap();
+            }
+        }
+        let with_forged = kept(repository, &*policy(rules), job).await;
+        assert!(with_forged.is_superset(&honest), "{rules}: an honest one was displaced");
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_makes_nothing_old() {
+    let world = World::new().await;
+    let (repository, job) = (&world.setup.repository, &world.setup.job);
+    world.days(9).await;
+    let within = RetentionConfig { keep_within: Some("30d".parse().unwrap()), ..RetentionConfig::default() };
+    let within = within.build().unwrap();
+    let facts = repository.facts(&repository.snapshots(job).await.unwrap(), job).await.unwrap();
+    for (ahead, expected) in [(0, 0), (-5 * DAY, -5 * DAY), (2 * 365 * DAY, 0), (1 << 40, 0)] {
+        let now = world.clock.now();
+        let clock = Arc::new(ManualClock::new(now.saturating_add_seconds(ahead)));
+        let wrong = JobContext::with_clock(common::job(), clock);
+        let found = repository.now(&wrong).await.unwrap();
+        assert_eq!(found, now.saturating_add_seconds(expected), "{ahead}");
+        assert!(within.decide(&facts, found).iter().all(|decision| decision.keep()), "{ahead}");
+    }
+    // A place that is to have the last month lacks none of it.
+    let second = repository.create_place(Arc::new(MemorySink::new()), job).await.unwrap();
+    let place = |repository: &Repository, policy| Place {
+        options: PlaceOptions { required: true, policy, ..PlaceOptions::default() },
+        repository: Ok(repository.clone()),
+    };
+    let places = Places::new(vec![place(repository, None), place(&second, Some(within))]).unwrap();
+    let ahead = Arc::new(ManualClock::new(world.clock.now().saturating_add_seconds(2 * 365 * DAY)));
+    let ahead = JobContext::with_clock(common::job(), ahead);
+    let caught_up = places.catch_up(&ReplicateOptions::default(), &ahead).await.unwrap();
+    assert_eq!(caught_up[1].result.as_ref().unwrap().snapshots.len(), 9);
+
+    // Nothing is left of having asked.
+    let sessions = world.sink.list_all("control/sessions/").await.unwrap();
+    let made = repository.snapshots(job).await.unwrap().len();
+    assert!(sessions.len() <= made, "{sessions:?}");
+}
+
+#[tokio::test]
+async fn a_copy_of_a_repaired_snapshot_is_none_of_its_original() {
+    let world = World::new().await;
+    let (repository, job) = (&world.setup.repository, &world.setup.job);
+    let original = world.store(1, None).await;
+    let listed = repository.snapshots(job).await.unwrap();
+    let mut options = BackupOptions::copy_of(repository.id(), &listed[0]);
+    options.tags.insert("repaired".to_owned(), original.to_string());
+    let source = TestSource::new(vec![TestEntry::file("what is left", random(2, 500)).stamped()]);
+    let repaired = repository.backup(&source, &options, job).await.unwrap().snapshot.unwrap();
+    let listed = repository.snapshots(job).await.unwrap();
+    let of = |id| listed.iter().filter(|info| info.id == id).cloned().collect::<Vec<_>>();
+
+    // Copied while its original could not be read, which has been healed since.
+    let there = create(Arc::new(MemorySink::new()), Protect::Plain, SMALL).await;
+    let copied = async |chosen: &[SnapshotInfo]| {
+        let report = repository.copy_to(&there.repository, chosen, job).await.unwrap();
+        (report.copied.len(), report.already_there)
+    };
+    assert_eq!(copied(&of(repaired)).await, (1, 0));
+    assert_eq!(copied(&of(original)).await, (1, 0), "only what is left of it was there");
+    assert_eq!(copied(&listed).await, (0, 2));
+}
+
+#[tokio::test]
+async fn damage_that_was_found_is_not_forgotten_because_something_else_is_whole() {
+    let world = World::new().await;
+    let (repository, job) = (&world.setup.repository, &world.setup.job);
+    world.store(1, None).await;
+    let after = async |passed: bool, verified: Option<(VerifyLevel, RangeInclusive<u8>)>| {
+        world.later(3600);
+        let done = Done {
+            kind: "verify",
+            time: world.clock.now(),
+            seconds: 1.0,
+            host: "db1",
+            program: "a test",
+            passed,
+            verified: verified.map(|(level, slices)| (level, slices.collect::<Slices>())),
+            report: &(),
+        };
+        repository.record(&done, job).await.unwrap();
+        let all = |_: &SnapshotInfo| true;
+        repository.health(&HealthOptions::default(), &all, job).await.unwrap().status
+    };
+    use {HealthStatus::*, VerifyLevel::*};
+    assert_eq!(after(true, Some((Structure, 0..=255))).await, Ok);
+    assert_eq!(after(false, Some((Checksum, 0..=25))).await, Critical);
+    // The next tenth, the day after; all of it, but not as thoroughly.
+    assert_eq!(after(true, Some((Checksum, 26..=51))).await, Critical);
+    assert_eq!(after(true, Some((Structure, 0..=255))).await, Critical);
+    assert_eq!(after(true, None).await, Critical);
+    assert_eq!(after(true, Some((Content, 0..=25))).await, Ok);
+    // A sample may have struck anything.
+    assert_eq!(after(false, None).await, Critical);
+    assert_eq!(after(true, Some((Structure, 0..=255))).await, Critical);
+    assert_eq!(after(true, Some((Checksum, 0..=127))).await, Critical);
+    assert_eq!(after(true, Some((Checksum, 128..=255))).await, Ok);
 }
 
 /// A second repository with other chunks, and the snapshots of the first one copied into it on one day.

@@ -304,33 +304,3 @@ async fn walk_for_another_user() {
         println!("entry {}", name.rsplit('/').next().unwrap());
     }
 }
-
-#[tokio::test]
-async fn a_run_that_is_dropped_ends_its_thread() {
-    let scratch = tree(&[]);
-    for number in 0..20_000 {
-        fs::write(scratch.path().join(number.to_string()), "").unwrap();
-    }
-    let threads = || {
-        fs::read_dir("/proc/self/task")
-            .unwrap()
-            .filter(|task| {
-                let name = fs::read_to_string(task.as_ref().unwrap().path().join("comm")).unwrap_or_default();
-                name.trim() == "backup-walk"
-            })
-            .count()
-    };
-    let source = FilesSource::new(scratch.path()).unwrap();
-    let mut run = source.begin(&JobContext::new()).await.unwrap();
-    assert!(!run.next(10).await.unwrap().is_empty());
-    drop(run);
-    let mut left = threads();
-    for _ in 0..100 {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        left = threads();
-        if left == 0 {
-            break;
-        }
-    }
-    assert_eq!(left, 0);
-}

@@ -71,7 +71,8 @@ impl Repository {
         Ok(report)
     }
 
-    /// Which of these snapshots of another repository have a copy in this one, be it forgotten, that has not expired.
+    /// Which of these snapshots of another repository have a copy in this one, be it forgotten, that has not expired. A snapshot that
+    /// was repaired and its original, which may have been healed since, are two, and told apart by their tags.
     pub async fn copies_of(
         &self,
         other: &Repository,
@@ -83,10 +84,12 @@ impl Repository {
             let (copies, _) = self.load_listed(listed, job).await?;
             let control = self.listed_control(job).await?;
             let copies = copies.into_iter().filter(|info| !control.has_expired(info.id));
-            let origin = |Origin { repository, snapshot, .. }| (repository, snapshot);
-            let there: HashSet<_> = copies.filter_map(|info| info.origin).map(origin).collect();
-            let is_there = |info: &&SnapshotInfo| there.contains(&origin(info.origin_of_copy(other.id())));
-            Ok(snapshots.iter().filter(is_there).map(|info| info.id).collect())
+            let of = |Origin { repository, snapshot, .. }, info: &SnapshotInfo| {
+                (repository, snapshot, info.tags.clone())
+            };
+            let there: HashSet<_> = copies.filter_map(|info| Some(of(info.origin?, &info))).collect();
+            let is_there = |info: &SnapshotInfo| there.contains(&of(info.origin_of_copy(other.id()), info));
+            Ok(snapshots.iter().filter(|info| is_there(info)).map(|info| info.id).collect())
         })
         .await
     }

@@ -166,6 +166,47 @@ impl Repository {
         .await
     }
 
+    /// When the newest verification was that found damage of which no later one says that it is gone: a look at other packs, or one
+    /// that was not as thorough, says nothing about it. Only the newest [`EVIDENCE_READ_MAX`](limits::EVIDENCE_READ_MAX) objects
+    /// count, and nothing before the hashes of everything were found to be right.
+    pub(super) async fn damage_found(&self, job: &JobContext) -> Result<Option<Timestamp>> {
+        let mut right: Vec<Option<VerifyLevel>> = vec![None; Slices::COUNT];
+        for meta in self.newest_evidence(job).await?.into_iter().take(limits::EVIDENCE_READ_MAX) {
+            if right.iter().all(|level| *level >= Some(VerifyLevel::Checksum)) {
+                break;
+            }
+            let evidence = match self.read_evidence(&meta, job).await {
+                Err(error) if error.is_corruption() => {
+                    tracing::warn!(%error, "evidence that cannot be read");
+                    continue;
+                }
+                other => other?,
+            };
+            let Some(Evidence { document, stored }) = evidence else { continue };
+            if document.kind != "verify" {
+                continue;
+            }
+            // A sample that found nothing says nothing about any one pack, and one that found something may be about any, and is gone
+            // only when what stands in them was read.
+            let (level, slices) = match &document.verified {
+                Some(verified) => {
+                    (Some(verified.level), verified.slices.0.iter().map(|[slice]| *slice).collect())
+                }
+                None if document.passed => continue,
+                None => (Some(VerifyLevel::Checksum), Slices::all()),
+            };
+            for slice in slices.iter() {
+                let Some(right) = right.get_mut(usize::from(slice)) else { continue };
+                if document.passed {
+                    *right = (*right).max(level);
+                } else if *right < level {
+                    return Ok(Some(stored.unwrap_or(document.time)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Deletes evidence that the store had more than `keep` before `now`, but for the newest. Returns how much.
     pub(crate) async fn delete_old_evidence(
         &self,

@@ -100,11 +100,9 @@ impl Repository {
         job: &JobContext,
     ) -> Result<()> {
         let name = || "verification".to_owned();
-        if let Some(last) = self.evidence(Some("verify"), 1, job).await?.into_iter().next()
-            && !last.document.passed
-        {
-            let when = last.stored.unwrap_or(last.document.time);
-            report.add(name(), HealthStatus::Critical, format!("the last one, of {when}, found damage"));
+        if let Some(when) = self.damage_found(job).await? {
+            let message = format!("one of {when} found damage, and none since says that it is gone");
+            report.add(name(), HealthStatus::Critical, message);
         }
         let Some(within) = options.max_unverified else { return Ok(()) };
         let seconds = i64::try_from(within.as_secs()).unwrap_or(i64::MAX);

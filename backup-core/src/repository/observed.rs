@@ -9,6 +9,7 @@ use super::keys::ControlKey;
 use super::store::PutCounters;
 use super::{Repository, guard, keys};
 use crate::format::control::{ObservedDocument, Packed};
+use crate::report::Outcome;
 use crate::retention::{SnapshotFacts, deviates};
 use crate::transform::ObjectType;
 use crate::{
@@ -22,7 +23,7 @@ impl Repository {
     ///
     /// Times are those at which a store first had them: the earliest that was ever written down
     /// ([`record_times`](Self::record_times)), and of a copy that of its original. What a repaired snapshot says of its original is
-    /// believed only if that was known here.
+    /// believed only if that was known here, and beside an original that it could displace it is quarantined.
     ///
     /// # Errors
     /// Those of the store. What was written down and cannot be read is one: with times of a copy retention would forget
@@ -34,6 +35,8 @@ impl Repository {
                 merge(&mut times, read);
             }
             merge(&mut times, stored_times(snapshots));
+            let outcomes: BTreeMap<SnapshotId, Outcome> =
+                snapshots.iter().map(|info| (info.id, info.outcome)).collect();
             let first = |id: SnapshotId| times.get(&id).map(|seconds| Timestamp::new(*seconds, 0));
             let facts = snapshots.iter().map(|info| {
                 let mut facts = match first(info.id) {
@@ -52,10 +55,37 @@ impl Repository {
                         }
                         None => facts.quarantined = true,
                     }
+                    // Beside its original a stand-in is of the same moment, and whose word it is that it stands for that nobody can
+                    // tell. What is stored again without what is lost is partial, and displaces nothing complete; whatever could
+                    // displace its like does not count as long as its original is there to count.
+                    let original = outcomes.get(&origin.snapshot);
+                    facts.quarantined |=
+                        original.is_some_and(|original| facts.complete || *original == Outcome::Partial);
                 }
                 facts
             });
             Ok(facts.collect())
+        })
+        .await
+    }
+
+    /// The time that retention counts back from: this machine's or the store's, whichever is earlier. With a clock that is ahead
+    /// everything would be old; one that is behind merely keeps more. A session is registered and taken back for it.
+    ///
+    /// On a store that is full it is at most when that had its newest snapshot.
+    ///
+    /// # Errors
+    /// Those of the store. Cancellation: nothing is left that the next collection does not remove.
+    pub async fn now(&self, job: &JobContext) -> Result<Timestamp> {
+        guard::run(job, async move {
+            let there = match self.now_of_store(&PutCounters::default(), job).await {
+                Err(error) if error.kind() == ErrorKind::NoSpace => {
+                    self.list_snapshot_ids(job).await?.into_values().filter_map(|meta| meta.created).max()
+                }
+                there => there?,
+            };
+            let here = job.now();
+            Ok(there.map_or(here, |there| there.min(here)))
         })
         .await
     }

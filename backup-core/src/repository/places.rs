@@ -179,7 +179,7 @@ impl Places {
         guard::run(job, async move {
             let looked = self.look(job).await?;
             let known = union(&looked);
-            let now = job.now();
+            let now = self.now(job).await;
             let mut all = Vec::new();
             for (at, (place, looked)) in self.0.iter().zip(&looked).enumerate() {
                 let result = match (looked, self.answering(at)) {
@@ -189,7 +189,7 @@ impl Places {
                         // An archive is to have only what is old.
                         if let Ok(report) = &mut brought
                             && place.options.older_than.is_none()
-                            && let Err(error) = self.bring_logs(at, repository, report, job).await
+                            && let Err(error) = self.bring_all_else(at, repository, report, job).await
                         {
                             brought = Err(error.to_string());
                         }
@@ -236,14 +236,60 @@ impl Places {
         Ok(all)
     }
 
-    /// Brings what a place lacks of the logs of the others.
-    async fn bring_logs(
+    /// Brings the sets that the others have to each place, also where no snapshot is missing: a set is stored when all of its
+    /// snapshots are. [`catch_up`](Self::catch_up) does so, too, but in archives, which get them with the snapshots.
+    ///
+    /// One result a place, in their order. Fails only when the job is cancelled; what was brought by then stays.
+    pub async fn carry_sets(&self, job: &JobContext) -> Result<Vec<CaughtUp>> {
+        guard::run(job, async move {
+            let mut all = Vec::new();
+            for (at, place) in self.0.iter().enumerate() {
+                let result = match &place.repository {
+                    Ok(repository) => self.bring_sets(at, repository, job).await.map_err(|e| e.to_string()),
+                    Err(error) => Err(error.to_string()),
+                };
+                job.check()?;
+                all.push(CaughtUp {
+                    name: place.options.name.clone(),
+                    required: place.options.required,
+                    result: result.map(|()| ReplicateReport::default()),
+                });
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    /// The time that policies of places count back from: with a clock that is ahead a place would be to have nothing. Nobody is
+    /// asked where no place has a policy.
+    async fn now(&self, job: &JobContext) -> Timestamp {
+        if self.0.iter().any(|place| place.options.policy.is_some()) {
+            for repository in self.except(&[]) {
+                match repository.now(job).await {
+                    Ok(now) => return now,
+                    Err(error) => tracing::debug!(%error, "a place does not tell the time"),
+                }
+            }
+        }
+        job.now()
+    }
+
+    async fn bring_sets(&self, at: usize, to: &Repository, job: &JobContext) -> Result<()> {
+        for from in self.except(&[at]) {
+            from.carry_sets(to, job).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings what a place lacks of the sets and of the logs of the others.
+    async fn bring_all_else(
         &self,
         at: usize,
         to: &Repository,
         report: &mut ReplicateReport,
         job: &JobContext,
     ) -> Result<()> {
+        self.bring_sets(at, to, job).await?;
         for from in self.except(&[at]) {
             report.add(from.replicate_log_to(to, job).await?);
         }

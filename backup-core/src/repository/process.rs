@@ -3,7 +3,7 @@
 //! From Linux's `/proc` (proc(5)); elsewhere nobody can tell, and sessions that have stopped are known by the signs of life that
 //! they do not give. To take a process that is alive for gone would cost its writer a second session, and nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,21 +12,30 @@ use sha2::{Digest, Sha256};
 
 use crate::SnapshotId;
 
-/// Sessions that this process has.
-static OPEN: Mutex<BTreeSet<SnapshotId>> = Mutex::new(BTreeSet::new());
+/// Sessions that this process has, and how many of its jobs have each: of two that bring one snapshot to one place, or to two, the
+/// one that ends must not make the other one look as if it were gone.
+static OPEN: Mutex<BTreeMap<SnapshotId, usize>> = Mutex::new(BTreeMap::new());
 
-fn open() -> MutexGuard<'static, BTreeSet<SnapshotId>> {
+fn open() -> MutexGuard<'static, BTreeMap<SnapshotId, usize>> {
     OPEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// This process has a session from now on.
 pub(crate) fn begin(session: SnapshotId) {
-    open().insert(session);
+    let mut open = open();
+    let jobs = open.entry(session).or_default();
+    *jobs = jobs.saturating_add(1);
 }
 
-/// This process does nothing any more in the name of a session.
+/// Of those in this process who have a session, one does nothing any more in its name.
 pub(crate) fn end(session: SnapshotId) {
-    open().remove(&session);
+    let mut open = open();
+    if let Some(jobs) = open.get_mut(&session) {
+        *jobs = jobs.saturating_sub(1);
+        if *jobs == 0 {
+            open.remove(&session);
+        }
+    }
 }
 
 /// What this process is called: a machine since it was started, with the processes that it shows; a process; when that began.
@@ -43,7 +52,7 @@ pub(crate) fn own() -> Option<String> {
 pub(crate) fn is_gone(process: &str, session: SnapshotId) -> bool {
     let Some(own) = own() else { return false };
     if own == process {
-        return !open().contains(&session);
+        return !open().contains_key(&session);
     }
     let parts = |text: &'_ str| -> Option<(String, String, String)> {
         let mut parts = text.split(' ').map(str::to_owned);
@@ -89,7 +98,12 @@ mod tests {
         assert!(is_gone(&own, session), "it has no such session");
         begin(session);
         assert!(!is_gone(&own, session));
+        // Somebody else here who wanted it, and did not get it.
+        begin(session);
         end(session);
+        assert!(!is_gone(&own, session), "the first one still has it");
+        end(session);
+        assert!(is_gone(&own, session));
         assert!(is_gone(&format!("{machine} {pid} {began}1"), session), "the number was given to another");
         assert!(!is_gone(&format!("0{machine} {pid} {began}1"), session), "another machine");
         for odd in ["", " ", "  ", machine, &format!("{machine} ../1 {began}"), &format!("{machine} {pid}")] {

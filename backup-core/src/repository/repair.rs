@@ -3,3 +3,5 @@
 mod heal;
 mod index;
 mod snapshots;
+
+pub(super) use snapshots::REPAIRED_TAG;

@@ -195,8 +195,9 @@ impl Repository {
         Self::open(sink, protection, transforms, job).await
     }
 
-    /// Brings the sets whose snapshots another place may have. They are small, and name snapshots by identity only.
-    async fn carry_sets(&self, place: &Repository, job: &JobContext) -> Result<()> {
+    /// Brings the sets whose snapshots another place may have. They are small, and name snapshots by identity only. One that is
+    /// damaged here is not brought: another place may have it as it was.
+    pub(super) async fn carry_sets(&self, place: &Repository, job: &JobContext) -> Result<()> {
         let list = |place: &Repository| {
             let sink = place.sink().clone();
             async move { sink.list_all(keys::SETS).await }
@@ -209,6 +210,10 @@ impl Repository {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
+            if let Err(error) = self.check_set(&meta.key, &bytes) {
+                tracing::warn!(key = %meta.key, %error, "a set is damaged, and not brought to another place");
+                continue;
+            }
             place.store().put(&meta.key, bytes, &PutCounters::default(), job).await?;
         }
         Ok(())

@@ -30,6 +30,8 @@ pub struct Config {
     pub log: bool,
     /// How many digests fold outcomes, fates and decisions, whose files are then deleted.
     pub digests: u8,
+    /// How often digests are merged into one: whoever does not list at once then reads what they say in a step of its own.
+    pub merged_digests: u8,
     /// Whether collections go on until they retire.
     pub retiring: bool,
     /// How many puts may be sent that take effect later, or never.
@@ -78,6 +80,7 @@ pub const NOBODY: Config = Config {
     twice: false,
     log: false,
     digests: 0,
+    merged_digests: 0,
     retiring: false,
     late: 0,
     late_old_segment: false,
@@ -119,12 +122,7 @@ impl Config {
         view: &View,
         store: &Store,
     ) -> Vec<Listed> {
-        let paged = |prefix: Prefix| {
-            let paged = self.page != 0 && matches!(prefix, Prefix::Segments | Prefix::Outcomes);
-            let pages = if paged { [self.page, !self.page] } else { [Ids::MAX, 0] };
-            pages.into_iter().filter(|page| *page != 0).map(move |page| (prefix, page))
-        };
-        let pages: Vec<_> = prefixes.iter().copied().flat_map(paged).collect();
+        let pages: Vec<_> = self.steps_of(role, prefixes.iter().copied()).collect();
         let all = bit(pages.len() as u8) - 1;
         if self.coarse & role != 0 {
             let mut view = *view;
@@ -134,20 +132,50 @@ impl Config {
         let mut steps = Vec::new();
         for (index, (prefix, page)) in pages.into_iter().enumerate() {
             // Of two pages the first comes first.
-            let second = index > 0 && page != Ids::MAX && page != self.page;
+            let second =
+                (index > 0 && page != Ids::MAX && page != self.page) || prefix == Prefix::DigestContents;
             if done & bit(index as u8) != 0 || (second && done & bit(index as u8 - 1) == 0) {
                 continue;
             }
             let mut view = *view;
-            view.list_page(prefix, page, store);
-            let done = done | bit(index as u8);
+            let is_done = self.take(prefix, page, &mut view, store);
+            let done = if is_done { done | bit(index as u8) } else { done };
             steps.push(Listed { did: Did::Lists(prefix), view, done, finished: done == all });
         }
         steps
     }
 
+    /// The steps of lists in an order: some have two pages, and what digests say may be read after they were listed.
+    fn steps_of(&self, role: u8, order: impl Iterator<Item = Prefix>) -> impl Iterator<Item = (Prefix, Ids)> {
+        let (page, apart) = (self.page, self.merged_digests > 0 && self.coarse & role == 0);
+        order.flat_map(move |prefix| {
+            let steps = match prefix {
+                Prefix::Segments | Prefix::Outcomes if page != 0 => {
+                    [Some((prefix, page)), Some((prefix, !page))]
+                }
+                Prefix::Digests if apart => {
+                    [Some((Prefix::DigestNames, Ids::MAX)), Some((Prefix::DigestContents, Ids::MAX))]
+                }
+                _ => [Some((prefix, Ids::MAX)), None],
+            };
+            steps.into_iter().flatten()
+        })
+    }
+
+    /// Takes a step of a list; says whether it is done with it, and need not try again.
+    fn take(&self, prefix: Prefix, page: Ids, view: &mut View, store: &Store) -> bool {
+        view.list_page(prefix, page, store);
+        if prefix != Prefix::DigestContents {
+            return true;
+        }
+        if self.is(Mutant::MergedDigestsMissed) {
+            view.named = None;
+        }
+        view.named.is_none()
+    }
+
     /// In which order somebody lists, page by page; digests come last, but for a mutant.
-    fn pages(&self, prefixes: &'static [Prefix]) -> impl Iterator<Item = (Prefix, Ids)> {
+    fn pages(&self, role: u8, prefixes: &'static [Prefix]) -> impl Iterator<Item = (Prefix, Ids)> {
         // What a mutant lists too early, and before what: before everything, if that is not said.
         let early = match self.mutant {
             Some(Mutant::DigestsListedFirst) => Some((Prefix::Digests, None)),
@@ -163,12 +191,7 @@ impl Config {
                 before.and_then(|before| order.iter().position(|prefix| *prefix == before)).unwrap_or(0);
             order.insert(place, moved);
         }
-        let page = self.page;
-        order.into_iter().flat_map(move |prefix| {
-            let paged = page != 0 && matches!(prefix, Prefix::Segments | Prefix::Outcomes);
-            let pages = if paged { [page, !page] } else { [Ids::MAX, 0] };
-            pages.into_iter().filter(|page| *page != 0).map(move |page| (prefix, page))
-        })
+        self.steps_of(role, order.into_iter())
     }
 
     /// Takes the next step of a reading, or all that are left; says whether it is finished.
@@ -180,15 +203,15 @@ impl Config {
         view: &mut View,
         store: &Store,
     ) -> (Did, bool) {
-        let mut left = self.pages(prefixes).skip(usize::from(*done)).peekable();
+        let mut left = self.pages(role, prefixes).skip(usize::from(*done)).peekable();
         if self.coarse & role != 0 {
             left.for_each(|(prefix, page)| view.list_page(prefix, page, store));
             return (Did::ListsAll, true);
         }
         let Some((prefix, page)) = left.next() else { return (Did::ListsAll, true) };
-        view.list_page(prefix, page, store);
-        *done += 1;
-        (Did::Lists(prefix), left.peek().is_none())
+        let is_done = self.take(prefix, page, view, store);
+        *done += u8::from(is_done);
+        (Did::Lists(prefix), is_done && left.peek().is_none())
     }
 
     pub fn title(&self) -> String {
@@ -209,6 +232,7 @@ impl Config {
             (u8::from(self.reader), "reader"),
             (self.late + u8::from(self.late_old_segment), "late put"),
             (self.digests, "digest"),
+            (self.merged_digests, "digest merge"),
         ];
         for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
             words.push(format!("{count} {what}{}", if count == 1 { "" } else { "s" }));

@@ -108,6 +108,26 @@ pub const PASSING: &[Config] = &[
         ..TWO_COLLECTORS
     },
     Config { name: "undeleted, folded twice, late", digests: 2, late: 1, undeleter: true, ..BASIC },
+    Config { name: "digests merged, writer", merged_digests: 1, coarse: EVERYBODY - WRITER, ..RETIRED },
+    Config { name: "digests merged twice, writer", merged_digests: 2, coarse: EVERYBODY - WRITER, ..RETIRED },
+    Config { name: "digests merged, collector", merged_digests: 1, coarse: EVERYBODY - COLLECTOR, ..RETIRED },
+    Config { name: "digests merged, merger", merged_digests: 1, coarse: EVERYBODY - MERGER, ..RETIRED },
+    Config { name: "digests merged, folded", merged_digests: 1, digests: 1, ..BASIC },
+    Config {
+        name: "digests merged, reader",
+        merged_digests: 1,
+        reader: true,
+        digests: 1,
+        coarse: EVERYBODY - OTHER,
+        ..RETIRED
+    },
+    Config {
+        name: "digests merged, log",
+        merged_digests: 1,
+        retiring: true,
+        coarse: EVERYBODY - OTHER,
+        ..LOG
+    },
     Config {
         name: "begun anew, retired, folded, late",
         digests: 1,
@@ -149,6 +169,12 @@ pub const MUTANTS: &[Config] = &[
     Config { mutant: Some(Mutant::SessionsListedFirst), ..BASIC },
     Config { mutant: Some(Mutant::RetiredWithoutDigest), ..RETIRED },
     Config { mutant: Some(Mutant::SweptPackReused), ..RETIRED },
+    Config {
+        mutant: Some(Mutant::MergedDigestsMissed),
+        merged_digests: 1,
+        coarse: EVERYBODY - WRITER,
+        ..RETIRED
+    },
     Config {
         mutant: Some(Mutant::SweptPackAdopted),
         attempts: 2,

@@ -1,5 +1,5 @@
-//! What anybody may do at any time: delete what a decision permits to delete, fold what is final into a digest, delete
-//! what a digest names.
+//! What anybody may do at any time: delete what a decision permits to delete, fold what is final into a digest, merge
+//! digests, delete what a digest names.
 
 use super::config::Config;
 use super::model::State;
@@ -31,6 +31,12 @@ pub fn steps(state: &State, steps: &mut Steps<'_>) {
         let mut next = *state;
         next.store.segments &= !bit(segment);
         steps.push(Who::Anybody, Did::Deletes(Put::Segment(segment)), next);
+    }
+    if state.merges_left > 0 && store.digests != Digests::default() {
+        let mut next = *state;
+        next.merges_left -= 1;
+        next.store.merges += 1;
+        steps.push(Who::Anybody, Did::Does("merges the digests into one"), next);
     }
     if config.digests == 0 {
         return;

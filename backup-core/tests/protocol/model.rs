@@ -44,6 +44,7 @@ pub struct State {
     pub doomed_segments: Ids,
     pub late_left: u8,
     pub digests_left: u8,
+    pub merges_left: u8,
 }
 
 impl State {
@@ -113,13 +114,19 @@ impl Hash for State {
         each(3, std::slice::from_ref(&self.archiver), state);
         each(4, std::slice::from_ref(&self.reader), state);
         (self.forgetter, self.undeleter, self.holder, self.promised, self.held).hash(state);
-        (self.acknowledged, self.doomed, self.doomed_segments, self.late_left, self.digests_left).hash(state);
+        (self.acknowledged, self.doomed, self.doomed_segments).hash(state);
+        (self.late_left, self.digests_left, self.merges_left).hash(state);
     }
 }
 
 impl Config {
     pub fn first(&self) -> State {
-        let mut state = State { late_left: self.late, digests_left: self.digests, ..State::default() };
+        let mut state = State {
+            late_left: self.late,
+            digests_left: self.digests,
+            merges_left: self.merged_digests,
+            ..State::default()
+        };
         if self.old {
             let store = &mut state.store;
             store.packs = name(OLD_PACKS[0]) | if self.twice { name(OLD_PACKS[1]) } else { 0 };

@@ -50,6 +50,8 @@ pub enum Mutant {
     FoldedDecisionObeyed,
     /// A merge leaves out what is condemned but not swept.
     CondemnedLeftOutOfMerge,
+    /// Digests that are gone when they are read, because they were merged, are done without.
+    MergedDigestsMissed,
     /// A collector lists holds, then fates.
     HoldsListedFirst,
     /// What was swept is deleted at once, whoever may be reading.

@@ -16,7 +16,11 @@ pub enum Prefix {
     Outcomes,
     Fates,
     Holds,
+    /// Which digests there are, and what they say.
     Digests,
+    /// Only which there are, and, as a step of its own, what those say that were listed.
+    DigestNames,
+    DigestContents,
 }
 
 impl fmt::Display for Prefix {
@@ -29,6 +33,8 @@ impl fmt::Display for Prefix {
             Self::Fates => "fates",
             Self::Holds => "holds",
             Self::Digests => "digests",
+            Self::DigestNames => "which digests there are",
+            Self::DigestContents => "what the digests say",
         })
     }
 }
@@ -51,6 +57,8 @@ pub struct View {
     pub kept: Ids,
     pub hold: bool,
     pub digests: Digests,
+    /// Digests that were listed and not read yet, and how often digests had been merged by then.
+    pub named: Option<(Digests, u8)>,
 }
 
 /// Short when nothing was listed, and else in few pieces: see [`Digests`].
@@ -71,6 +79,9 @@ impl Hash for View {
         bytes[14] = u8::from(self.hold);
         state.write_u128(u128::from_le_bytes(bytes));
         self.digests.hash(state);
+        if let Some(named) = self.named {
+            named.hash(state);
+        }
     }
 }
 
@@ -101,6 +112,12 @@ impl View {
             Prefix::Fates => (self.expired, self.kept) = (store.expired, store.kept),
             Prefix::Holds => self.hold = store.hold,
             Prefix::Digests => self.digests = store.digests,
+            Prefix::DigestNames => self.named = Some((store.digests, store.merges)),
+            // Those that are gone were merged: they are listed once more. A mutant does without what they said.
+            Prefix::DigestContents => match self.named.take() {
+                Some((digests, merges)) if merges == store.merges => self.digests = digests,
+                _ => self.list(Prefix::DigestNames, store),
+            },
         }
     }
 

@@ -101,6 +101,9 @@ pub struct Store {
     pub kept: Ids,
     pub hold: bool,
     pub digests: Digests,
+    /// How often all digests were merged into one, and those that were merged deleted. Whoever listed in between saw both, and lost
+    /// nothing: so that it is one step.
+    pub merges: u8,
     /// Puts under way, in order; they take effect at any moment, or never.
     pub late: [Put; 2],
 }

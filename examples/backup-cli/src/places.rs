@@ -173,6 +173,25 @@ impl Context {
     }
 }
 
+impl Context {
+    /// Brings the sets of a repository to all of its places that answer. Says what is wrong, a line a place, and whether that place
+    /// is a required one.
+    pub async fn settle_sets(&self, location: &Location) -> Outcome<Vec<(bool, String)>> {
+        if location.others.is_empty() {
+            return Ok(Vec::new());
+        }
+        let carried = self.places(location).await?.carry_sets(&self.job()).await?;
+        let problems = carried.into_iter().filter_map(|CaughtUp { name, required, result }| {
+            let place = if required { "the required place" } else { "the place" };
+            let why = result.err()?;
+            let line =
+                format!("{place} {name} does not have the set: {why}; `backup places sync` brings it there");
+            Some((required, line))
+        });
+        Ok(problems.collect())
+    }
+}
+
 fn why_not(report: &ReplicateReport, snapshot: SnapshotId) -> Option<String> {
     let object = format!("snapshots/{snapshot}");
     if report.busy.contains(&snapshot) {

@@ -199,6 +199,35 @@ fn a_place_that_is_down_is_caught_up_later_and_what_is_acknowledged_is_where_it_
 }
 
 #[test]
+fn a_set_is_in_every_place_as_soon_as_its_snapshots_are() {
+    let scratch = Scratch::new();
+    let set = "[sets.all]\ncomponents = [{ job = \"tree\" }]\n";
+    fs::write(scratch.path("backup.toml"), format!("{CONFIGURATION}{set}")).unwrap();
+    with(&scratch, 0, &["init"]);
+    let sets = |place: &str| {
+        let listed = fs::read_dir(scratch.path(place).join("sets")).into_iter().flatten();
+        let mut names: Vec<_> = listed.map(|file| file.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    json(&scratch, 0, &["run"]);
+    let first = sets("here");
+    assert_eq!(first.len(), 1);
+    assert_eq!((&sets("there"), &sets("far")), (&first, &first));
+
+    // One that may lack it is named, and gets it later.
+    fs::rename(scratch.path("far"), scratch.path("unplugged")).unwrap();
+    let report = json(&scratch, 0, &["run"]);
+    let told = &report["sets"][0];
+    assert_eq!((&told["outcome"], &told["acknowledged"]), (&"complete".into(), &true.into()), "{report:#}");
+    assert!(told["warnings"].to_string().contains("does not have the set"), "{report:#}");
+    fs::rename(scratch.path("unplugged"), scratch.path("far")).unwrap();
+    assert_eq!((sets("there").len(), sets("far").len()), (2, 1));
+    json(&scratch, 0, &["places", "sync"]);
+    assert_eq!(sets("far"), sets("here"));
+}
+
+#[test]
 fn without_a_configuration_places_are_named() {
     let scratch = Scratch::new();
     let place = scratch.text("second");

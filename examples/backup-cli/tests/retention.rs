@@ -5,8 +5,9 @@
 mod common;
 
 use std::fs;
+use std::process::Command;
 
-use common::{Scratch, listing, pseudo_random};
+use common::{Scratch, listing, pseudo_random, run};
 use serde_json::Value;
 
 /// Five snapshots of a tree in which one file changes.
@@ -69,6 +70,20 @@ fn what_no_rule_keeps_is_forgotten_and_freed() {
     scratch.json(4, ["undelete", &all[0]]);
     let again = scratch.json(0, ["prune"]);
     assert_eq!((again["bytes_freed"].as_u64(), again["packs_unneeded"].as_u64()), (Some(0), Some(0)));
+}
+
+#[test]
+fn a_clock_two_years_ahead_forgets_nothing_that_is_new() {
+    let (scratch, all) = five();
+    let made = scratch.command(["--json", "forget", "--keep-within", "30d"]);
+    let mut command = Command::new("faketime");
+    command.args(["-f", "+730d"]).arg(made.get_program()).args(made.get_args());
+    command.current_dir(made.get_current_dir().unwrap());
+    command.envs(made.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let done = run(&mut command).expect(0).json();
+    assert_eq!(ids(&done, "keep", Some("snapshot")), all);
+    assert_eq!(done["forgotten"], serde_json::json!([]));
+    assert_eq!(ids(&scratch.json(0, ["list"]), "snapshots", Some("id")), all);
 }
 
 #[test]

@@ -375,7 +375,7 @@ impl Healing<'_> {
 }
 
 impl Repository {
-    fn check_set(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
+    pub(in crate::repository) fn check_set(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
         let set: SnapshotSet = document::open(&*self.store().protection, ObjectType::Set, bytes)?;
         if keys::id_of(key)? == set.id { Ok(()) } else { Err(Error::corruption("holds another set")) }
     }

@@ -7,7 +7,7 @@ use crate::report::{DamagedObject, RepairReport, RepairedSnapshot};
 use crate::{JobContext, Result, SnapshotId};
 
 /// The tag of a snapshot that stands for a damaged one; its value is the other's identity.
-const REPAIRED_TAG: &str = "repaired";
+pub(in crate::repository) const REPAIRED_TAG: &str = "repaired";
 
 /// What came of storing a snapshot again.
 enum Again {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::repository::control::Control;
+use crate::repository::repair::REPAIRED_TAG;
 use crate::repository::{Repository, keys};
 use crate::{JobContext, RepositoryId, Result, SinkExt, SnapshotId, SnapshotInfo};
 
@@ -43,12 +44,18 @@ impl Repository {
 }
 
 impl Holdings {
-    /// Whether the place has this snapshot, or had it.
+    /// Whether the place has this snapshot, or had it, be it under the name of the one that it stands for because that was shut
+    /// out somewhere. What was stored again without what is lost is another one than its original.
     pub(in crate::repository) fn has(&self, info: &SnapshotInfo) -> bool {
         let origin = info.origin_of_copy(self.repository);
-        self.ids.contains(&info.id)
-            || self.control.has_expired(info.id)
-            || !self.control.is_shown(info.id)
+        let stands_for = info
+            .origin
+            .filter(|origin| origin.repository == self.repository && !info.tags.contains_key(REPAIRED_TAG));
+        let is_or_was = |id: SnapshotId| {
+            self.ids.contains(&id) || self.control.has_expired(id) || !self.control.is_shown(id)
+        };
+        is_or_was(info.id)
+            || stands_for.is_some_and(|origin| is_or_was(origin.snapshot))
             || self.copies.contains(&(origin.repository, origin.snapshot, info.tags.clone()))
     }
 

@@ -216,7 +216,13 @@ async fn record(
         // Nothing was backed up: there is nothing to hold together.
         None => None,
     };
-    let failed = ended.iter().any(Ended::fails);
+    // It is stored after all that it names, and so reaches the other places by itself.
+    let problems = match (id, repository) {
+        (Some(_), Some(name)) => context.settle_sets(&context.configured(name)?).await?,
+        _ => Vec::new(),
+    };
+    let acknowledged = problems.iter().all(|(required, _)| !required);
+    let failed = !acknowledged || ended.iter().any(Ended::fails);
     let outcome = if failed {
         "failed"
     } else if whole {
@@ -224,7 +230,13 @@ async fn record(
     } else {
         "partial"
     };
-    Ok(json!({ "set": id, "name": name, "outcome": outcome }))
+    let mut document = json!({ "set": id, "name": name, "outcome": outcome });
+    if let (Value::Object(members), false) = (&mut document, problems.is_empty()) {
+        let lines: Vec<String> = problems.into_iter().map(|(_, line)| line).collect();
+        members.insert("acknowledged".into(), json!(acknowledged));
+        members.insert("warnings".into(), json!(lines));
+    }
+    Ok(document)
 }
 
 fn component(ended: &Ended) -> SetComponent {
@@ -408,7 +420,11 @@ fn tell(context: &mut Context, ended: Option<&Ended>) {
 
 fn finish(context: &mut Context, all: &[Ended], sets: &[Value]) -> Outcome {
     // The worst decides: failed before partial before done.
-    let exit = match all.iter().map(Ended::exit).collect::<Vec<_>>() {
+    let of_sets = sets
+        .iter()
+        .filter(|set| set.get("outcome").is_some_and(|outcome| outcome == "failed"))
+        .map(|_| Exit::Failed);
+    let exit = match all.iter().map(Ended::exit).chain(of_sets).collect::<Vec<_>>() {
         exits if exits.contains(&Exit::Failed) => Exit::Failed,
         exits if exits.contains(&Exit::Partial) => Exit::Partial,
         _ => Exit::Done,
@@ -438,6 +454,10 @@ fn finish(context: &mut Context, all: &[Ended], sets: &[Value]) -> Outcome {
         for set in sets {
             let text = |key: &str| set.get(key).and_then(Value::as_str).unwrap_or("none").to_owned();
             writeln!(out, "set {} ({}): {}", text("name"), text("set"), text("outcome"))?;
+            let warnings = set.get("warnings").and_then(Value::as_array).into_iter().flatten();
+            for warning in warnings.filter_map(Value::as_str) {
+                writeln!(out, "  {}", human::name(warning))?;
+            }
         }
         Ok(())
     })?;
