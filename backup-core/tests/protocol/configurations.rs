@@ -112,6 +112,7 @@ pub const PASSING: &[Config] = &[
     Config { name: "digests merged twice, writer", merged_digests: 2, coarse: EVERYBODY - WRITER, ..RETIRED },
     Config { name: "digests merged, collector", merged_digests: 1, coarse: EVERYBODY - COLLECTOR, ..RETIRED },
     Config { name: "digests merged, merger", merged_digests: 1, coarse: EVERYBODY - MERGER, ..RETIRED },
+    Config { name: "digests merged, torn", merged_digests: 1, ..RETIRED },
     Config { name: "digests merged, folded", merged_digests: 1, digests: 1, ..BASIC },
     Config {
         name: "digests merged, reader",

@@ -34,7 +34,7 @@ impl fmt::Display for Prefix {
             Self::Holds => "holds",
             Self::Digests => "digests",
             Self::DigestNames => "which digests there are",
-            Self::DigestContents => "what the digests say",
+            Self::DigestContents => "the digests",
         })
     }
 }

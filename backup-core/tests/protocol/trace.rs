@@ -91,6 +91,7 @@ impl fmt::Display for Who {
 impl fmt::Display for Did {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Self::Lists(Prefix::DigestContents) => write!(f, "reads the digests"),
             Self::Lists(prefix) => write!(f, "lists {}", prefix),
             Self::ListsAll => write!(f, "lists all it needs"),
             Self::ListsSessions => write!(f, "lists sessions"),
