@@ -282,6 +282,22 @@ async fn trap_27_no_piece_is_stored_before_the_segment_in_front_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_whose_server_has_nothing_to_say_stays_with_it() {
+    let cluster = Cluster::builder().start();
+    let archive = archive().await;
+    let mut options = ReceiveOptions::with_slot("idle");
+    options.status_interval = Duration::from_millis(200);
+    options.silence_max = Duration::from_secs(1);
+    let running = Running::start(&connect(&cluster), &archive, options, JobContext::new());
+    running.until("the log", |status| status.flushed.is_valid());
+    // A server says by itself that it is there only every half minute: it must be asked.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let status = running.status();
+    assert!(status.connected && status.reconnects == 0 && status.last_error.is_none(), "{status:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn trap_28_a_slot_in_danger_is_an_alert_and_a_lost_one_a_gap() {
     let cluster = Cluster::builder()
         .initdb("--wal-segsize=1")

@@ -111,9 +111,7 @@ impl Spool {
     ) {
         let (Some(segment), Some(directory)) = (segment, directory) else { return };
         let Some(size) = size_of(archive, segment, job).await else { return };
-        let fitting =
-            |bytes: u64| usize::try_from(bytes.saturating_div(size.bytes())).unwrap_or(usize::MAX).max(1);
-        let ahead = self.ahead.min(fitting(AHEAD_BYTES_MAX));
+        let (ahead, at_once) = bounds(self.ahead, size);
         let next = std::iter::successors(segment.next(size), |name| name.next(size)).take(ahead);
         let fetching: Vec<_> = next
             .map(|name| async move {
@@ -124,13 +122,20 @@ impl Spool {
                 }
             })
             .collect();
-        let mut fetched = stream::iter(fetching).buffer_unordered(fitting(AT_ONCE_BYTES_MAX));
+        let mut fetched = stream::iter(fetching).buffer_unordered(at_once);
         while let Some(result) = fetched.next().await {
             if let Err(error) = result {
                 tracing::debug!(%error, "a segment was not fetched ahead");
             }
         }
     }
+}
+
+/// How many segments are fetched ahead, of those that are wanted, and how many at once.
+pub(super) fn bounds(wanted: usize, size: SegmentSize) -> (usize, usize) {
+    let fitting =
+        |bytes: u64| usize::try_from(bytes.saturating_div(size.bytes())).unwrap_or(usize::MAX).max(1);
+    (wanted.min(fitting(AHEAD_BYTES_MAX)), fitting(AT_ONCE_BYTES_MAX))
 }
 
 /// How long segments are, as the one that is asked for says while it is being fetched: a process that fetches one file knows it from nowhere

@@ -158,3 +158,39 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         .await
         .map_err(|error| Error::internal("work on the recovery broke off").with_source(error))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::tests::{base, log, plan_of};
+    use super::*;
+
+    #[test]
+    fn a_server_that_starts_while_its_place_is_prepared_keeps_its_cluster() {
+        let scratch = tempfile::tempdir().unwrap();
+        let data = scratch.path().join("data");
+        fs::create_dir_all(data.join("global")).unwrap();
+        fs::write(data.join(control::PATH), "of the cluster").unwrap();
+        fs::write(data.join("PG_VERSION"), "15").unwrap();
+        let plan = plan_of(&[base(1, 3)], &log(&[(1, 3..=9, "")]), "latest").unwrap();
+        let place = Place::new(&data).replacing();
+        let survey = place.survey(std::slice::from_ref(&plan.base)).unwrap();
+        assert_eq!(survey.refusals(&plan.base, 0), []);
+
+        // Nobody ran there when it was looked at.
+        let mut server = std::process::Command::new("sleep").arg("600").current_dir(&data).spawn().unwrap();
+        fs::write(data.join("postmaster.pid"), format!("{}\n{}\n", server.id(), data.display())).unwrap();
+        let error = clear(&plan, &place, &survey).unwrap_err();
+        server.kill().unwrap();
+        server.wait().unwrap();
+        assert!(error.to_string().contains(&server.id().to_string()), "{error}");
+        assert_eq!(fs::read(data.join(control::PATH)).unwrap(), b"of the cluster");
+        let mut left: Vec<_> = fs::read_dir(&data)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["PG_VERSION", "global", "postmaster.pid"], "a mark gives the cluster away later");
+    }
+}

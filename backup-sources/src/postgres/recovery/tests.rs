@@ -20,7 +20,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 /// A backup that begins in the segment `first` of a timeline and ends within the next one, at second 10 * (first + 1).
-fn base(timeline: u32, first: u64) -> BaseBackup {
+pub(super) fn base(timeline: u32, first: u64) -> BaseBackup {
     BaseBackup {
         id: format!("base-{timeline}-{first}"),
         system_identifier: CLUSTER,
@@ -58,7 +58,7 @@ fn segment(number: u64) -> LogSegment {
     LogSegment::whole().with_facts(facts)
 }
 
-fn log(timelines: &[(u32, std::ops::RangeInclusive<u64>, &str)]) -> LogInventory {
+pub(super) fn log(timelines: &[(u32, std::ops::RangeInclusive<u64>, &str)]) -> LogInventory {
     let mut inventory = LogInventory::default();
     for (timeline, numbers, history) in timelines {
         let timeline = Timeline::new(*timeline);
@@ -78,7 +78,11 @@ fn remove(inventory: &mut LogInventory, timeline: u32, number: u64) {
     log.timelines.get_mut(&Timeline::new(timeline)).unwrap().segments.remove(&number).unwrap();
 }
 
-fn plan_of(bases: &[BaseBackup], inventory: &LogInventory, target: &str) -> Result<RecoveryPlan, Refused> {
+pub(super) fn plan_of(
+    bases: &[BaseBackup],
+    inventory: &LogInventory,
+    target: &str,
+) -> Result<RecoveryPlan, Refused> {
     let target = target.parse().unwrap();
     RecoveryPlan::make(&request(bases, inventory, &target))
 }

@@ -171,3 +171,15 @@ async fn a_process_that_has_seen_no_segment_yet_knows_which_come_next() {
     // With segments of 16 MiB another name would follow after 255 of them.
     assert_eq!(ahead.spooled().len(), 3, "{:?}", ahead.spooled());
 }
+
+#[test]
+fn what_is_fetched_ahead_is_bounded_in_bytes_whatever_the_size_of_segments() {
+    use crate::postgres::archive::spool::bounds;
+    let of = |mebibytes: u64, wanted| bounds(wanted, SegmentSize::new(mebibytes << 20).unwrap());
+    for mebibytes in [1, 2, 16, 64, 128, 256, 512, 1024] {
+        let (ahead, at_once) = of(mebibytes, 64);
+        assert!((1..=64).contains(&ahead) && ahead as u64 * mebibytes <= 1024, "{mebibytes}: {ahead}");
+        assert!(at_once == 1 || at_once as u64 * mebibytes <= 128, "{mebibytes}: {at_once}");
+    }
+    assert_eq!((of(16, 64), of(16, 3), of(1024, 64), of(16, 0)), ((64, 8), (3, 8), (1, 1), (0, 8)));
+}
