@@ -161,6 +161,12 @@ impl Error {
         self.inner.kind == ErrorKind::Corruption
     }
 
+    /// Whether an object is what nobody here can read, be it damaged, or put by somebody who does not belong here.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        use ErrorKind::{Corruption, Denied, LimitExceeded, Unsupported};
+        matches!(self.inner.kind, Corruption | Unsupported | Denied | LimitExceeded)
+    }
+
     /// Whether the job was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.inner.kind == ErrorKind::Cancelled

@@ -126,8 +126,10 @@ pub const SMALL_PACKS_MAX: usize = 32;
 pub const REPACKED_PACKS_MAX: usize = 1 << 16;
 /// Bytes of a report that evidence holds; of a longer one it holds that it is too long.
 pub const EVIDENCE_REPORT_BYTES_MAX: usize = 512 * 1024;
-/// Evidence that is read to find out when what was verified, the newest.
+/// Evidence of verifications that is read to find out when what was verified, the newest.
 pub const EVIDENCE_READ_MAX: usize = 1000;
+/// Characters of a kind of evidence that stand in names of objects.
+pub const EVIDENCE_KIND_CHARS: usize = 64;
 /// Names that a collection can rescue; one that would have to rescue more is abandoned.
 pub const RESCUED_NAMES_MAX: usize = 50_000;
 /// Names in one digest.

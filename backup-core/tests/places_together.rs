@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use backup_core::format::document::{self, FenceDocument, SetComponent, SnapshotSet};
 use backup_core::report::Outcome;
-use backup_core::repository::{CollectOptions, ForgetOptions, Place, PlaceOptions, Places};
+use backup_core::repository::{BackupOptions, CollectOptions, ForgetOptions, Place, PlaceOptions, Places};
 use backup_core::{
     Fetched, GetRange, ObjectKey, ObjectMeta, ObjectType, PutOutcome, Result, Sink, SinkExt, SnapshotId,
 };
@@ -102,6 +102,20 @@ async fn a_set_that_is_stored_after_its_snapshots_were_brought_comes_along() {
         common::replace(&sink, &key, Some(bytes.into())).await;
         assert_eq!(catch_up(&[&first, &second, &third]).await, [0, 0, 1]);
         assert_eq!(sets(&third).await, [one.id, two.id]);
+
+        // Where its snapshot is not, and may never come, it would name what nobody finds; one place's rubbish is no other's fault.
+        let (archive, _) = another(&first).await;
+        let rubbish = ObjectKey::new(format!("sets/{}", SnapshotId::from_bytes([8; 16]))).unwrap();
+        sink.put(&rubbish, vec![7; (1 << 24) + 1].into()).await.unwrap();
+        let newer = first.store(&version(1)).await;
+        let three = make_set(&first, 3, newer).await;
+        let all = places(&[&first, &second, &third, &archive]);
+        let carried = all.carry_sets(&first.job).await.unwrap();
+        assert!(carried.iter().all(|place| place.result.is_ok()), "{carried:?}");
+        assert_eq!(sets(&archive).await, []);
+        archive.assert_clean().await;
+        assert_eq!(catch_up(&[&second, &third, &first]).await, [1, 1, 0]);
+        assert_eq!(sets(&third).await, [one.id, two.id, three.id]);
     }
 }
 
@@ -133,6 +147,19 @@ async fn what_stands_for_a_snapshot_does_not_come_where_that_is_or_was() {
         assert_eq!(first.repository.snapshots(&first.job).await.unwrap().len(), 1);
         second.assert_restores(replica.id, &version(0)).await;
     }
+}
+
+#[tokio::test]
+async fn what_pretends_to_stand_for_a_snapshot_does_not_keep_it_out() {
+    let (first, _) = in_memory(Protect::Plain, SMALL).await;
+    let id = first.store(&version(0)).await;
+    let (second, _) = another(&first).await;
+    let listed = first.repository.snapshots(&first.job).await.unwrap();
+    let options = BackupOptions::copy_of(first.repository.id(), &listed[0]);
+    let empty = TestSource::new(vec![TestEntry::file("own", random(9, 10)).stamped()]);
+    second.repository.backup(&empty, &options, &second.job).await.unwrap();
+    assert_eq!(catch_up(&[&first, &second]).await, [0, 1]);
+    second.assert_restores(id, &version(0)).await;
 }
 
 /// A store that holds the first pack that is put until it is let go.

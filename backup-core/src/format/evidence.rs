@@ -7,7 +7,7 @@ use crate::Timestamp;
 use crate::report::VerifyLevel;
 use crate::snapshot::SnapshotId;
 
-/// That something was done: the object `evidence/<id>`.
+/// That something was done: the object `evidence/<kind>/<id>`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvidenceDocument {
     /// Its identity, as in the key.

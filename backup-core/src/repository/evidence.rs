@@ -1,6 +1,6 @@
 //! Evidence of what was done, and the ledger of what was verified when.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -15,6 +15,9 @@ use crate::format::control::Packed;
 use crate::format::evidence::{EvidenceDocument, VerifiedDocument};
 use crate::transform::ObjectType;
 use crate::{Error, ErrorKind, JobContext, ObjectMeta, Result, SinkExt, SnapshotId, Timestamp, limits};
+
+/// The kind of evidence that a verification leaves.
+const VERIFY: &str = "verify";
 
 /// Something that was done.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,7 +93,7 @@ impl Repository {
         });
         guard::run(job, async move {
             let id = SnapshotId::random(&**job.random())?;
-            let key = keys::evidence(id)?;
+            let key = keys::evidence(done.kind, id)?;
             // What does not fit is what was named one by one; that it is not there is better than no evidence.
             let fits = report.len() <= limits::EVIDENCE_REPORT_BYTES_MAX;
             let document = EvidenceDocument {
@@ -118,7 +121,7 @@ impl Repository {
     pub async fn evidence(&self, kind: Option<&str>, most: usize, job: &JobContext) -> Result<Vec<Evidence>> {
         guard::run(job, async move {
             let mut found = Vec::new();
-            for meta in self.newest_evidence(job).await? {
+            for meta in self.newest_evidence(kind, job).await? {
                 if found.len() >= most {
                     break;
                 }
@@ -132,24 +135,21 @@ impl Repository {
         .await
     }
 
-    /// When which packs were last verified at this level or a deeper one. Evidence older than the newest
-    /// [`EVIDENCE_READ_MAX`](limits::EVIDENCE_READ_MAX) objects, and such that cannot be read, counts for nothing.
+    /// When which packs were last verified at this level or a deeper one, and were found whole. Only the newest
+    /// [`EVIDENCE_READ_MAX`](limits::EVIDENCE_READ_MAX) verifications count, and those that can be read.
     pub async fn ledger(&self, level: VerifyLevel, job: &JobContext) -> Result<Ledger> {
         guard::run(job, async move {
             let mut last = vec![None; Slices::COUNT];
             let mut unknown: BTreeSet<u8> = (0..=u8::MAX).collect();
-            for meta in self.newest_evidence(job).await?.into_iter().take(limits::EVIDENCE_READ_MAX) {
+            let newest = self.newest_evidence(Some(VERIFY), job).await?;
+            for meta in newest.into_iter().take(limits::EVIDENCE_READ_MAX) {
                 if unknown.is_empty() {
                     break;
                 }
-                let evidence = match self.read_evidence(&meta, job).await {
-                    Err(error) if error.is_corruption() => {
-                        tracing::warn!(%error, "evidence that cannot be read");
-                        continue;
-                    }
-                    other => other?,
+                let read = passed_over(self.read_evidence(&meta, job).await)?;
+                let Some(Evidence { document, stored }) = read.filter(|read| read.document.passed) else {
+                    continue;
                 };
-                let Some(Evidence { document, stored }) = evidence else { continue };
                 let Some(verified) = document.verified.filter(|verified| verified.level >= level) else {
                     continue;
                 };
@@ -167,40 +167,40 @@ impl Repository {
     }
 
     /// When the newest verification was that found damage of which no later one says that it is gone: a look at other packs, or one
-    /// that was not as thorough, says nothing about it. Only the newest [`EVIDENCE_READ_MAX`](limits::EVIDENCE_READ_MAX) objects
-    /// count, and nothing before the hashes of everything were found to be right.
+    /// that was not as thorough, says nothing about it. Only the newest [`EVIDENCE_READ_MAX`](limits::EVIDENCE_READ_MAX)
+    /// verifications count, and nothing before the content of everything was found to be right.
     pub(super) async fn damage_found(&self, job: &JobContext) -> Result<Option<Timestamp>> {
+        let newest =
+            self.newest_evidence(Some(VERIFY), job).await?.into_iter().take(limits::EVIDENCE_READ_MAX);
+        // Boxed: what borrows from a stream of futures is not `Send` otherwise.
+        let reads: Vec<_> = newest
+            .map(|meta| async move { passed_over(self.read_evidence(&meta, job).await) }.boxed())
+            .collect();
+        let reads = stream::iter(reads).buffered(job.resources().requests());
+        let mut reads: Vec<Evidence> =
+            reads.try_filter_map(|read| async move { Ok(read) }).try_collect().await?;
+        // Of the same moment, that which found something comes last, as it cannot have been mended in between.
+        let when = |read: &Evidence| read.stored.unwrap_or(read.document.time);
+        reads.sort_by_key(|read| std::cmp::Reverse((when(read), !read.document.passed)));
         let mut right: Vec<Option<VerifyLevel>> = vec![None; Slices::COUNT];
-        for meta in self.newest_evidence(job).await?.into_iter().take(limits::EVIDENCE_READ_MAX) {
-            if right.iter().all(|level| *level >= Some(VerifyLevel::Checksum)) {
+        for read in reads.iter().filter(|read| read.document.kind == VERIFY) {
+            if right.iter().all(|level| *level == Some(VerifyLevel::Content)) {
                 break;
             }
-            let evidence = match self.read_evidence(&meta, job).await {
-                Err(error) if error.is_corruption() => {
-                    tracing::warn!(%error, "evidence that cannot be read");
-                    continue;
-                }
-                other => other?,
-            };
-            let Some(Evidence { document, stored }) = evidence else { continue };
-            if document.kind != "verify" {
-                continue;
-            }
-            // A sample that found nothing says nothing about any one pack, and one that found something may be about any, and is gone
-            // only when what stands in them was read.
-            let (level, slices) = match &document.verified {
+            // A sample that found nothing says nothing about any one pack, and one that found something may be about any.
+            let (level, slices) = match &read.document.verified {
                 Some(verified) => {
                     (Some(verified.level), verified.slices.0.iter().map(|[slice]| *slice).collect())
                 }
-                None if document.passed => continue,
-                None => (Some(VerifyLevel::Checksum), Slices::all()),
+                None if read.document.passed => continue,
+                None => (Some(VerifyLevel::Content), Slices::all()),
             };
             for slice in slices.iter() {
                 let Some(right) = right.get_mut(usize::from(slice)) else { continue };
-                if document.passed {
+                if read.document.passed {
                     *right = (*right).max(level);
                 } else if *right < level {
-                    return Ok(Some(stored.unwrap_or(document.time)));
+                    return Ok(Some(when(read)));
                 }
             }
         }
@@ -218,9 +218,12 @@ impl Repository {
         let Some(now) = now else { return Ok(0) };
         let keep = i64::try_from(keep.as_secs()).unwrap_or(i64::MAX);
         let before = now.saturating_add_seconds(keep.saturating_neg());
-        let listed = self.newest_evidence(job).await?.into_iter().skip(limits::EVIDENCE_READ_MAX);
-        let old: Vec<_> =
-            listed.filter(|meta| meta.created.is_some_and(|created| created < before)).collect();
+        let verified = self.newest_evidence(Some(VERIFY), job).await?;
+        let read: HashSet<_> =
+            verified.into_iter().take(limits::EVIDENCE_READ_MAX).map(|meta| meta.key).collect();
+        let listed = self.newest_evidence(None, job).await?.into_iter().skip(limits::EVIDENCE_READ_MAX);
+        let is_old = |meta: &ObjectMeta| meta.created.is_some_and(|created| created < before);
+        let old: Vec<_> = listed.filter(|meta| is_old(meta) && !read.contains(&meta.key)).collect();
         let count = old.len() as u64;
         // Boxed: what borrows from a stream of futures is not `Send` otherwise.
         let deletions: Vec<_> = old.into_iter().map(|meta| self.delete_evidence(meta, job).boxed()).collect();
@@ -233,9 +236,11 @@ impl Repository {
         self.store().sink.delete(&meta.key).await
     }
 
-    async fn newest_evidence(&self, job: &JobContext) -> Result<Vec<ObjectMeta>> {
+    /// All evidence, or that of one kind and of others whose names begin alike, the newest first.
+    async fn newest_evidence(&self, kind: Option<&str>, job: &JobContext) -> Result<Vec<ObjectMeta>> {
         job.check()?;
-        let mut listed = self.store().sink.list_all(keys::EVIDENCE).await?;
+        let prefix = kind.map_or_else(|| keys::EVIDENCE.to_owned(), keys::evidence_of);
+        let mut listed = self.store().sink.list_all(&prefix).await?;
         listed.sort_by(|a, b| (b.created, &b.key).cmp(&(a.created, &a.key)));
         Ok(listed)
     }
@@ -245,13 +250,26 @@ impl Repository {
         let max = limits::CONTROL_BYTES_MAX;
         let read = self.store().get_document(&meta.key, ObjectType::Evidence, max, job).await;
         match read {
-            Ok(EvidenceDocument { evidence, .. }) if evidence != id => {
+            Ok(EvidenceDocument { evidence, kind, .. })
+                if evidence != id || keys::evidence(&kind, id)? != meta.key =>
+            {
                 Err(Error::corruption("is another's than its name says").with_object(&meta.key))
             }
             Ok(document) => Ok(Some(Evidence { document, stored: meta.created })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Evidence that cannot be read is none: whoever may write could put some, and nothing would be known of anything.
+fn passed_over(read: Result<Option<Evidence>>) -> Result<Option<Evidence>> {
+    match read {
+        Err(error) if error.is_unreadable() => {
+            tracing::warn!(%error, "evidence that cannot be read");
+            Ok(None)
+        }
+        read => read,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Forgetting snapshots, and taking that back: tombstones, fates, holds.
 
+use std::collections::BTreeSet;
+
 use super::control::{Control, Forgotten, get};
 use super::keys::ControlKey;
 use super::store::PutCounters;
@@ -35,7 +37,7 @@ impl Repository {
         guard::run(job, async move {
             let control = self.listed_control(job).await?;
             let there = self.list_snapshot_ids(job).await?;
-            let held = self.held(&control, Some(job.now()), job).await?;
+            let held = self.held(&control, Some(self.now(job).await?), job).await?;
             for id in snapshots {
                 let key = keys::snapshot(*id)?;
                 if !there.contains_key(id) || control.has_expired(*id) {
@@ -195,6 +197,18 @@ impl Repository {
                 }
             }
             Ok(found)
+        })
+        .await
+    }
+
+    /// Snapshots that are held [now](Self::now): rules leave them alone, as whoever forgets one of them forgets nothing.
+    ///
+    /// # Errors
+    /// Those of the store, and a hold that cannot be read.
+    pub async fn held_now(&self, job: &JobContext) -> Result<BTreeSet<SnapshotId>> {
+        guard::run(job, async move {
+            let control = self.listed_control(job).await?;
+            Ok(self.held(&control, Some(self.now(job).await?), job).await?.into_iter().collect())
         })
         .await
     }

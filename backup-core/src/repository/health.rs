@@ -101,7 +101,9 @@ impl Repository {
     ) -> Result<()> {
         let name = || "verification".to_owned();
         if let Some(when) = self.damage_found(job).await? {
-            let message = format!("one of {when} found damage, and none since says that it is gone");
+            let message = format!(
+                "one of {when} found damage, and none since that was as thorough says that it is gone"
+            );
             report.add(name(), HealthStatus::Critical, message);
         }
         let Some(within) = options.max_unverified else { return Ok(()) };

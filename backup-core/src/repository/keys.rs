@@ -1,7 +1,7 @@
 //! Where each object stands in the store.
 
 use crate::transform::ObjectType;
-use crate::{Error, ObjectKey, Result, SnapshotId};
+use crate::{Error, ObjectKey, Result, SnapshotId, limits};
 
 /// The repository's parameters; its creation makes the repository.
 pub(crate) const CONFIG: &str = "config";
@@ -66,9 +66,16 @@ pub(crate) fn snapshot(id: SnapshotId) -> Result<ObjectKey> {
     ObjectKey::new(format!("{SNAPSHOTS}{id}"))
 }
 
-/// `evidence/<id>`.
-pub(crate) fn evidence(id: SnapshotId) -> Result<ObjectKey> {
-    ObjectKey::new(format!("{EVIDENCE}{id}"))
+/// `evidence/<kind>/<id>`.
+pub(crate) fn evidence(kind: &str, id: SnapshotId) -> Result<ObjectKey> {
+    ObjectKey::new(format!("{}{id}", evidence_of(kind)))
+}
+
+/// What evidence of a kind begins with: what is no small letter and no digit is a hyphen there, and only so much of it stands there.
+pub(crate) fn evidence_of(kind: &str) -> String {
+    let letter = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
+    let kind: String = kind.chars().take(limits::EVIDENCE_KIND_CHARS).map(letter).collect();
+    format!("{EVIDENCE}{}/", if kind.is_empty() { "-" } else { &kind })
 }
 
 /// `sets/<id>`.

@@ -23,7 +23,7 @@ impl Repository {
     ///
     /// Times are those at which a store first had them: the earliest that was ever written down
     /// ([`record_times`](Self::record_times)), and of a copy that of its original. What a repaired snapshot says of its original is
-    /// believed only if that was known here, and beside an original that it could displace it is quarantined.
+    /// believed only if that was known here; one that is complete, and whose original was not shut out here, is quarantined.
     ///
     /// # Errors
     /// Those of the store. What was written down and cannot be read is one: with times of a copy retention would forget
@@ -37,6 +37,7 @@ impl Repository {
             merge(&mut times, stored_times(snapshots));
             let outcomes: BTreeMap<SnapshotId, Outcome> =
                 snapshots.iter().map(|info| (info.id, info.outcome)).collect();
+            let fences = self.held_fences().clone();
             let first = |id: SnapshotId| times.get(&id).map(|seconds| Timestamp::new(*seconds, 0));
             let facts = snapshots.iter().map(|info| {
                 let mut facts = match first(info.id) {
@@ -55,12 +56,14 @@ impl Repository {
                         }
                         None => facts.quarantined = true,
                     }
-                    // Beside its original a stand-in is of the same moment, and whose word it is that it stands for that nobody can
-                    // tell. What is stored again without what is lost is partial, and displaces nothing complete; whatever could
-                    // displace its like does not count as long as its original is there to count.
+                    // Whose word it is that it stands for that nobody can tell, and a writer could have any number of snapshots of
+                    // moments that others are of. What is complete stands for another one only where that was shut out. What is
+                    // stored again without what is lost is partial, and displaces nothing complete; it does not count beside an
+                    // original that is partial, too.
                     let original = outcomes.get(&origin.snapshot);
+                    let is_shut_out = fences.contains(&origin.snapshot);
                     facts.quarantined |=
-                        original.is_some_and(|original| facts.complete || *original == Outcome::Partial);
+                        (facts.complete && !is_shut_out) || original == Some(&Outcome::Partial);
                 }
                 facts
             });
@@ -69,23 +72,17 @@ impl Repository {
         .await
     }
 
-    /// The time that retention counts back from: this machine's or the store's, whichever is earlier. With a clock that is ahead
-    /// everything would be old; one that is behind merely keeps more. A session is registered and taken back for it.
-    ///
-    /// On a store that is full it is at most when that had its newest snapshot.
+    /// The time that retention counts back from: this machine's, or when the store had its newest snapshot if that is earlier. With a
+    /// clock that is ahead everything would be old; counting from too early merely keeps more. Nothing is put for it.
     ///
     /// # Errors
-    /// Those of the store. Cancellation: nothing is left that the next collection does not remove.
+    /// Those of the store.
     pub async fn now(&self, job: &JobContext) -> Result<Timestamp> {
         guard::run(job, async move {
-            let there = match self.now_of_store(&PutCounters::default(), job).await {
-                Err(error) if error.kind() == ErrorKind::NoSpace => {
-                    self.list_snapshot_ids(job).await?.into_values().filter_map(|meta| meta.created).max()
-                }
-                there => there?,
-            };
+            let listed = self.list_snapshot_ids(job).await?;
+            let newest = listed.into_values().filter_map(|meta| meta.created).max();
             let here = job.now();
-            Ok(there.map_or(here, |there| there.min(here)))
+            Ok(newest.map_or(here, |newest| newest.min(here)))
         })
         .await
     }
@@ -94,8 +91,9 @@ impl Repository {
     /// so, too. After this the objects can be copied to another place without their times.
     pub async fn record_times(&self, job: &JobContext) -> Result<()> {
         guard::run(job, async move {
-            let ids = self.list_snapshot_ids(job).await?;
             let read = self.all_observed(job).await?;
+            // Listed later: what was written down of a snapshot that came meanwhile is not left out of what is merged.
+            let ids = self.list_snapshot_ids(job).await?;
             let created =
                 |(id, meta): (&SnapshotId, &crate::ObjectMeta)| Some((*id, meta.created?.seconds()));
             let mut new: Times = ids.iter().filter_map(created).collect();
@@ -160,7 +158,7 @@ impl Repository {
         for _ in 0..LISTINGS_MAX {
             let listed = self.store().sink.list_all(keys::OBSERVED).await?;
             let objects: Vec<ObjectKey> =
-                listed.into_iter().map(|meta| meta.key).filter(|key| !known.contains_key(key)).collect();
+                listed.into_iter().map(|meta| meta.key).filter(|key| is_wanted(key, &known)).collect();
             let count = objects.len();
             let read = self.read_observed(objects, job).await?;
             let all_there = read.len() == count;
@@ -192,6 +190,11 @@ impl Repository {
         let read = stream::iter(reads).buffer_unordered(job.resources().requests());
         read.try_filter_map(|read| async move { Ok(read) }).try_collect().await
     }
+}
+
+/// Whether an object is still to be read; what is not named by an identity does not belong there.
+fn is_wanted(key: &ObjectKey, known: &BTreeMap<ObjectKey, Times>) -> bool {
+    keys::id_of(key).is_ok() && !known.contains_key(key)
 }
 
 /// Adds times; of two the earlier one stays.

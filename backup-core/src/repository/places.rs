@@ -135,7 +135,7 @@ impl Places {
         guard::run(job, async move {
             let looked = self.look(job).await?;
             let known = union(&looked);
-            let now = job.now();
+            let now = now(&looked, job);
             let mut report = PlacesReport { snapshots: known.len() as u64, ..PlacesReport::default() };
             let mut media = BTreeSet::new();
             for (place, looked) in self.0.iter().zip(&looked) {
@@ -179,7 +179,7 @@ impl Places {
         guard::run(job, async move {
             let looked = self.look(job).await?;
             let known = union(&looked);
-            let now = self.now(job).await;
+            let now = now(&looked, job);
             let mut all = Vec::new();
             for (at, (place, looked)) in self.0.iter().zip(&looked).enumerate() {
                 let result = match (looked, self.answering(at)) {
@@ -237,7 +237,8 @@ impl Places {
     }
 
     /// Brings the sets that the others have to each place, also where no snapshot is missing: a set is stored when all of its
-    /// snapshots are. [`catch_up`](Self::catch_up) does so, too, but in archives, which get them with the snapshots.
+    /// snapshots are. It comes where those are or were. [`catch_up`](Self::catch_up) does so, too, but in archives, which get them with the
+    /// snapshots.
     ///
     /// One result a place, in their order. Fails only when the job is cancelled; what was brought by then stays.
     pub async fn carry_sets(&self, job: &JobContext) -> Result<Vec<CaughtUp>> {
@@ -245,7 +246,9 @@ impl Places {
             let mut all = Vec::new();
             for (at, place) in self.0.iter().enumerate() {
                 let result = match &place.repository {
-                    Ok(repository) => self.bring_sets(at, repository, job).await.map_err(|e| e.to_string()),
+                    Ok(repository) => {
+                        repository.take_sets(&self.except(&[at]), job).await.map_err(|e| e.to_string())
+                    }
                     Err(error) => Err(error.to_string()),
                 };
                 job.check()?;
@@ -260,27 +263,6 @@ impl Places {
         .await
     }
 
-    /// The time that policies of places count back from: with a clock that is ahead a place would be to have nothing. Nobody is
-    /// asked where no place has a policy.
-    async fn now(&self, job: &JobContext) -> Timestamp {
-        if self.0.iter().any(|place| place.options.policy.is_some()) {
-            for repository in self.except(&[]) {
-                match repository.now(job).await {
-                    Ok(now) => return now,
-                    Err(error) => tracing::debug!(%error, "a place does not tell the time"),
-                }
-            }
-        }
-        job.now()
-    }
-
-    async fn bring_sets(&self, at: usize, to: &Repository, job: &JobContext) -> Result<()> {
-        for from in self.except(&[at]) {
-            from.carry_sets(to, job).await?;
-        }
-        Ok(())
-    }
-
     /// Brings what a place lacks of the sets and of the logs of the others.
     async fn bring_all_else(
         &self,
@@ -289,7 +271,7 @@ impl Places {
         report: &mut ReplicateReport,
         job: &JobContext,
     ) -> Result<()> {
-        self.bring_sets(at, to, job).await?;
+        to.take_sets(&self.except(&[at]), job).await?;
         for from in self.except(&[at]) {
             report.add(from.replicate_log_to(to, job).await?);
         }
@@ -308,7 +290,16 @@ async fn look_at(place: &Place, job: &JobContext) -> Result<std::result::Result<
             place.repository.as_ref().map_err(|error| Error::new(error.kind(), error.to_string()))?;
         let (holdings, shown) =
             tokio::try_join!(repository.holdings(job), repository.readable_snapshots(job))?;
-        let facts = repository.facts(&shown, job).await?;
+        let facts = match repository.facts(&shown, job).await {
+            // Times that cannot be read are no reason to bring nothing: without them every policy keeps everything.
+            Err(error) if error.is_unreadable() => {
+                tracing::warn!(place = place.options.name, %error, "when a place had its snapshots cannot be read");
+                let doubtful =
+                    |info: &SnapshotInfo| SnapshotFacts { quarantined: true, ..SnapshotFacts::from(info) };
+                shown.iter().map(doubtful).collect()
+            }
+            facts => facts?,
+        };
         Ok(Looked { holdings, shown: shown.into_iter().zip(facts).collect() })
     }
     .await;
@@ -316,6 +307,13 @@ async fn look_at(place: &Place, job: &JobContext) -> Result<std::result::Result<
         Err(error) if error.is_cancelled() => Err(error),
         looked => Ok(looked.map_err(|error| error.to_string())),
     }
+}
+
+/// The time that policies of places count back from, as [`Repository::now`]: by whichever place says the earliest, as the clock of one
+/// that is a directory is this machine's.
+fn now(looked: &[std::result::Result<Looked, String>], job: &JobContext) -> Timestamp {
+    let newest = |looked: &Looked| looked.shown.iter().filter_map(|(info, _)| info.stored).max();
+    looked.iter().flatten().filter_map(newest).fold(job.now(), Timestamp::min)
 }
 
 /// What is known of a place before it is looked at.

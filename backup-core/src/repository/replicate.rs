@@ -8,6 +8,7 @@
 mod fill;
 mod found;
 mod gaps;
+mod sets;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -135,7 +136,7 @@ impl Repository {
                 }
             }
             let mut report = replication.report;
-            self.carry_sets(place, job).await?;
+            place.take_sets(std::slice::from_ref(self), job).await?;
             self.carry_times(place, job).await?;
             report.duration_seconds = started.elapsed().as_secs_f64();
             Ok(report)
@@ -193,30 +194,6 @@ impl Repository {
     pub async fn open_place(&self, sink: Arc<dyn crate::Sink>, job: &JobContext) -> Result<Repository> {
         let (protection, transforms) = (self.protection().clone(), self.store().transforms.clone());
         Self::open(sink, protection, transforms, job).await
-    }
-
-    /// Brings the sets whose snapshots another place may have. They are small, and name snapshots by identity only. One that is
-    /// damaged here is not brought: another place may have it as it was.
-    pub(super) async fn carry_sets(&self, place: &Repository, job: &JobContext) -> Result<()> {
-        let list = |place: &Repository| {
-            let sink = place.sink().clone();
-            async move { sink.list_all(keys::SETS).await }
-        };
-        let (own, there) = tokio::try_join!(list(self), list(place))?;
-        for meta in own.iter().filter(|meta| !there.iter().any(|there| there.key == meta.key)) {
-            let read = self.store().get_whole(&meta.key, limits::SNAPSHOT_BYTES_MAX, job).await;
-            let bytes = match read {
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            if let Err(error) = self.check_set(&meta.key, &bytes) {
-                tracing::warn!(key = %meta.key, %error, "a set is damaged, and not brought to another place");
-                continue;
-            }
-            place.store().put(&meta.key, bytes, &PutCounters::default(), job).await?;
-        }
-        Ok(())
     }
 }
 

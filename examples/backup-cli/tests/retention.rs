@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::process::Command;
 
-use common::{Scratch, listing, pseudo_random, run};
+use common::{Ran, Scratch, listing, pseudo_random, run};
 use serde_json::Value;
 
 /// Five snapshots of a tree in which one file changes.
@@ -72,15 +72,20 @@ fn what_no_rule_keeps_is_forgotten_and_freed() {
     assert_eq!((again["bytes_freed"].as_u64(), again["packs_unneeded"].as_u64()), (Some(0), Some(0)));
 }
 
-#[test]
-fn a_clock_two_years_ahead_forgets_nothing_that_is_new() {
-    let (scratch, all) = five();
-    let made = scratch.command(["--json", "forget", "--keep-within", "30d"]);
+/// The program with a clock that is two years ahead.
+fn two_years_ahead(scratch: &Scratch, arguments: &[&str]) -> Ran {
+    let made = scratch.command(std::iter::once(&"--json").chain(arguments));
     let mut command = Command::new("faketime");
     command.args(["-f", "+730d"]).arg(made.get_program()).args(made.get_args());
     command.current_dir(made.get_current_dir().unwrap());
     command.envs(made.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let done = run(&mut command).expect(0).json();
+    run(&mut command)
+}
+
+#[test]
+fn a_clock_two_years_ahead_forgets_nothing_that_is_new() {
+    let (scratch, all) = five();
+    let done = two_years_ahead(&scratch, &["forget", "--keep-within", "30d"]).expect(0).json();
     assert_eq!(ids(&done, "keep", Some("snapshot")), all);
     assert_eq!(done["forgotten"], serde_json::json!([]));
     assert_eq!(ids(&scratch.json(0, ["list"]), "snapshots", Some("id")), all);
@@ -105,6 +110,21 @@ fn snapshots_are_forgotten_by_name_and_held() {
     scratch.json(0, ["prune"]);
     assert_eq!(ids(&scratch.json(0, ["list"]), "snapshots", Some("id")), all[2..]);
     scratch.json(0, ["verify"]);
+}
+
+#[test]
+fn rules_leave_alone_what_is_held_whatever_the_clock_says() {
+    let (scratch, all) = five();
+    scratch.json(0, ["hold", &all[0], "--until", "90d", "--reason", "a lawsuit"]);
+    let kept = [&all[..1], &all[4..]].concat();
+    let done = two_years_ahead(&scratch, &["forget", "--keep-last", "1"]).expect(0).json();
+    assert_eq!(ids(&done, "forgotten", None), all[1..4]);
+    assert_eq!(done["keep"][0]["reasons"], serde_json::json!(["held"]), "{done:#}");
+    assert_eq!(ids(&scratch.json(0, ["list"]), "snapshots", Some("id")), kept);
+    let refused = two_years_ahead(&scratch, &["forget", &all[0]]).expect(1).json();
+    assert_eq!(refused["error"]["kind"], "denied", "{refused:#}");
+    scratch.json(0, ["forget", "--keep-last", "1"]);
+    assert_eq!(ids(&scratch.json(0, ["list"]), "snapshots", Some("id")), kept);
 }
 
 #[test]

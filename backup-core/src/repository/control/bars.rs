@@ -21,6 +21,11 @@ impl Bars {
         Self { now: HashSet::new(), ever }
     }
 
+    /// Takes what all digests say by now in place of what they said.
+    pub(super) fn renew(&mut self, ever: Vec<Arc<Packed<16>>>) {
+        self.ever = ever;
+    }
+
     pub(in crate::repository) fn extend(&mut self, names: impl IntoIterator<Item = SweptName>) {
         self.now.extend(names);
     }

@@ -118,7 +118,7 @@ const CACHED_NAMES_MAX: usize = 1 << 22;
 impl Control {
     /// Collections with lower numbers are finished.
     pub(crate) fn finished(&self) -> u64 {
-        self.digests.iter().map(|digest| digest.finished).max().unwrap_or(0)
+        finished_in(&self.digests)
     }
 
     /// Whether a snapshot has expired.
@@ -167,7 +167,7 @@ impl Control {
 
     /// What digests bar, and nothing else.
     pub(crate) fn swept_ever(&self) -> Bars {
-        Bars::new(self.digests.iter().map(|digest| digest.swept.clone()).collect())
+        Bars::new(swept_in(&self.digests))
     }
 }
 
@@ -205,31 +205,45 @@ impl Repository {
     /// Reads everything but what collections condemn.
     pub(crate) async fn read_control(&self, listed: &[ObjectMeta], job: &JobContext) -> Result<Control> {
         let listing = ControlListing::of(listed);
-        let (mut control, collections, forgotten) = tokio::try_join!(
+        let (mut control, (collections, gone), forgotten) = tokio::try_join!(
             self.read_decisions_and_digests(listed, Damage::Fails, job),
             self.read_collections(&listing, job),
             self.read_fates(&listing, Damage::Fails, job),
         )?;
+        // What was listed and is gone was deleted after a digest had said that its collection is finished, which may not have been listed.
+        if let Some((number, key)) = gone {
+            control.digests = self.digests_now(job).await?;
+            if control.finished() <= number {
+                let message = "is gone, and no digest says that its collection is finished";
+                return Err(Error::corruption(message).with_object(&key.key()?));
+            }
+        }
         let finished = control.finished();
         control.collections = collections.into_iter().filter(|(number, _)| *number >= finished).collect();
         control.forgotten = forgotten;
         Ok(control)
     }
 
-    /// What must not be relied upon, by what was read.
+    /// What must not be relied upon, by what was read. Of collections that have finished since, digests say what they swept: those are
+    /// read anew.
     pub(crate) async fn bars(&self, control: &Control, job: &JobContext) -> Result<Bars> {
         let mut bars = control.swept_ever();
+        let mut is_finished_since = false;
         for (number, collection) in &control.collections {
             let mut part = 0_u32;
             for digest in collection.parts() {
-                if let Some(names) = self.read_part(*number, part, digest, job).await? {
-                    bars.extend(names.swept());
+                match self.read_part(*number, part, digest, job).await? {
+                    Some(names) => bars.extend(names.swept()),
+                    None => is_finished_since = true,
                 }
                 part = part.saturating_add(1);
             }
             if let Some(decision) = &collection.decision {
                 bars.remove(decision.rescued.swept());
             }
+        }
+        if is_finished_since {
+            bars.renew(swept_in(&self.digests_now(job).await?));
         }
         Ok(bars)
     }
@@ -247,8 +261,7 @@ impl Repository {
         let bytes = match self.store().get_whole(&key, limits::SNAPSHOT_BYTES_MAX, job).await {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let listed = self.store().sink.list_all(keys::DIGESTS).await?;
-                if self.read_control(&listed, job).await?.finished() > collection {
+                if finished_in(&self.digests_now(job).await?) > collection {
                     return Ok(None);
                 }
                 return Err(error.with_kind(ErrorKind::Corruption));
@@ -306,6 +319,12 @@ impl Repository {
         Ok((decided, unreadable))
     }
 
+    /// All digests that there are by now.
+    async fn digests_now(&self, job: &JobContext) -> Result<Vec<Arc<Digested>>> {
+        let listed = ControlListing::of(&self.store().sink.list_all(keys::DIGESTS).await?);
+        self.read_digests(listed.digests.into_iter().collect(), Damage::Fails, job).await
+    }
+
     /// Reads these digests. One that is gone by now was merged into others, which were put before it was deleted: then these are
     /// read, as nobody may do without what it said.
     async fn read_digests(
@@ -355,22 +374,25 @@ impl Repository {
         Err(Error::new(ErrorKind::Transient, message))
     }
 
+    /// Reads these collections, and says which is the last of which something is gone that was listed.
     async fn read_collections(
         &self,
         listing: &ControlListing,
         job: &JobContext,
-    ) -> Result<BTreeMap<u64, Collection>> {
+    ) -> Result<(BTreeMap<u64, Collection>, Option<(u64, ControlKey)>)> {
         let reads = listing.collections.iter().map(|(number, listed)| {
             let (number, condemned, decision) = (*number, listed.condemned, listed.decision);
             async move {
-                let mut collection = Collection::default();
+                let (mut collection, mut gone) = (Collection::default(), None);
                 if condemned {
                     let key = ControlKey::CollectionCondemned(number);
                     collection.condemned = get(self.store(), key, job).await?;
+                    gone = collection.condemned.is_none().then_some((number, key));
                 }
                 if decision {
                     let key = ControlKey::CollectionDecision(number);
                     collection.decision = get(self.store(), key, job).await?;
+                    gone = gone.or(collection.decision.is_none().then_some((number, key)));
                 }
                 let said = [
                     collection.condemned.as_ref().map(|document| document.collection),
@@ -381,11 +403,17 @@ impl Repository {
                     let message = "there is another collection here than its name says";
                     return Err(Error::corruption(message).with_object(&key));
                 }
-                Ok((number, collection))
+                Ok((number, collection, gone))
             }
         });
         let reads: Vec<_> = reads.collect();
-        stream::iter(reads).buffer_unordered(job.resources().requests()).try_collect().await
+        let mut reads = stream::iter(reads).buffer_unordered(job.resources().requests());
+        let (mut collections, mut last) = (BTreeMap::new(), None);
+        while let Some((number, collection, gone)) = reads.try_next().await? {
+            collections.insert(number, collection);
+            last = last.max(gone);
+        }
+        Ok((collections, last))
     }
 
     async fn read_fates(
@@ -429,6 +457,16 @@ impl Repository {
         let reads = stream::iter(reads).buffer_unordered(job.resources().requests());
         reads.try_filter_map(|read| async move { Ok(read) }).try_collect().await
     }
+}
+
+/// Collections with lower numbers are finished, as these digests say.
+fn finished_in(digests: &[Arc<Digested>]) -> u64 {
+    digests.iter().map(|digest| digest.finished).max().unwrap_or(0)
+}
+
+/// What these digests call swept.
+fn swept_in(digests: &[Arc<Digested>]) -> Vec<Arc<Packed<16>>> {
+    digests.iter().map(|digest| digest.swept.clone()).collect()
 }
 
 impl DigestCache {

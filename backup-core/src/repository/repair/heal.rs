@@ -16,7 +16,7 @@ use super::super::views::WriterView;
 use super::super::walk::walk;
 use super::super::{Repository, guard, keys};
 use crate::format::control::SweptName;
-use crate::format::document::{self, SessionOutcome, SnapshotSet};
+use crate::format::document::{self, SessionOutcome};
 use crate::limits;
 use crate::observer::Event;
 use crate::report::{DamagedObject, HealReport};
@@ -100,7 +100,7 @@ impl Healing<'_> {
                 "index" => index = true,
                 // It lacks packs.
                 "" if object == "index" => index = true,
-                "sets" => self.document(&key, |place, bytes| place.check_set(&key, bytes)).await?,
+                "sets" => self.document(&key, |place, bytes| place.open_set(&key, bytes).map(drop)).await?,
                 "" if object == keys::CONFIG => {
                     self.document(&key, |place, bytes| place.check_config(bytes)).await?;
                 }
@@ -375,11 +375,6 @@ impl Healing<'_> {
 }
 
 impl Repository {
-    pub(in crate::repository) fn check_set(&self, key: &ObjectKey, bytes: &[u8]) -> Result<()> {
-        let set: SnapshotSet = document::open(&*self.store().protection, ObjectType::Set, bytes)?;
-        if keys::id_of(key)? == set.id { Ok(()) } else { Err(Error::corruption("holds another set")) }
-    }
-
     pub(in crate::repository) fn check_config(&self, bytes: &[u8]) -> Result<()> {
         let parameters = document::open_config(&*self.store().protection, bytes)?;
         if parameters == *self.parameters() {

@@ -54,9 +54,12 @@ impl Holdings {
         let is_or_was = |id: SnapshotId| {
             self.ids.contains(&id) || self.control.has_expired(id) || !self.control.is_shown(id)
         };
+        // Whoever writes can say of anything that it is a copy. Here one has another name only if its own was shut out.
+        let may_be_copied = origin.repository != self.repository || self.is_fence(origin.snapshot);
         is_or_was(info.id)
             || stands_for.is_some_and(|origin| is_or_was(origin.snapshot))
-            || self.copies.contains(&(origin.repository, origin.snapshot, info.tags.clone()))
+            || (may_be_copied
+                && self.copies.contains(&(origin.repository, origin.snapshot, info.tags.clone())))
     }
 
     /// Whether a session of this identity was shut out there.

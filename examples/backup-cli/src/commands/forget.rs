@@ -159,9 +159,12 @@ pub async fn run(args: Args, context: &mut Context) -> Outcome {
         let all: Vec<SnapshotInfo> =
             listed.all(context).iter().filter(|s| args.filter.passes(s)).cloned().collect();
         let facts = repository.facts(&all, &job).await?;
-        // A clock that is ahead would make everything old. What is only said needs nothing put.
-        let now = if args.dry_run { job.now() } else { repository.now(&job).await? };
-        let decisions = policy.decide(&facts, now);
+        // A clock that is ahead would make everything old.
+        let mut decisions = policy.decide(&facts, repository.now(&job).await?);
+        let held = repository.held_now(&job).await?;
+        for decision in decisions.iter_mut().filter(|decision| held.contains(&decision.id)) {
+            decision.reasons.push("held".to_owned());
+        }
         // What went before an anomaly may be all that is left of something: then nothing goes unconfirmed.
         let share = match repository.anomalies(&job).await?.is_empty() {
             true => args.max_share.or(context.location()?.purpose.max_share),
