@@ -48,7 +48,7 @@ pub fn steps(state: &State, steps: &mut Steps<'_>) {
 
 /// Nothing is to be done where a segment stands that is neither condemned nor swept; else the next name that never was.
 fn choose(view: &View, mutant: Option<Mutant>) -> At {
-    let barred = view.condemned | view.swept;
+    let barred = view.condemned | view.swept();
     if view.log(mutant) & !barred != 0 {
         return At::Ended;
     }

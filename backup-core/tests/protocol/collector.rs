@@ -16,6 +16,8 @@ pub enum At {
     /// Lists digests: what they call finished is no longer as its files say.
     SettlingDigests,
     Marking(u8),
+    /// Reads what collections sweep, long after it listed them.
+    ReadingParts,
     /// Only a mutant takes its number after marking.
     Numbering,
     Condemning,
@@ -43,6 +45,8 @@ pub struct Collector {
     /// Collections that it will retire, and those whose files it will delete.
     pub retires: Ids,
     pub tidies: Ids,
+    /// The sessions of the roots that it marked for.
+    pub marked: Ids,
     /// Sessions whose outcome it waits for.
     pub waits: Ids,
 }
@@ -56,6 +60,7 @@ impl Collector {
                 | At::Settling
                 | At::SettlingDigests
                 | At::Marking(_)
+                | At::ReadingParts
                 | At::Numbering
                 | At::Condemning
                 | At::ListingSessions
@@ -113,7 +118,9 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
                 collector.tidies = collector.retires;
             }
             collector.retires &= !finished;
-            collector.swept = swept_by(collector.retires, &state.store);
+            if !config.parts {
+                collector.swept = swept_by(collector.retires, &state.store);
+            }
             if config.is(Mutant::OthersNotRetired) {
                 collector.retires = 0;
             }
@@ -126,11 +133,25 @@ pub fn steps(number: u8, state: &State, steps: &mut Steps<'_>) {
             let view = &mut next.collectors[me].view;
             let (did, finished) = config.list(COLLECTOR, marks(config), &mut done, view, &state.store);
             next.collectors[me].at = At::Marking(done);
-            if finished {
+            if finished && config.parts {
+                next.collectors[me].at = At::ReadingParts;
+                steps.push(who, did, next);
+            } else if finished {
                 mark(number, did, &next, steps);
             } else {
                 steps.push(who, did, next);
             }
+        }
+        At::ReadingParts => {
+            let mut next = *state;
+            let collector = &mut next.collectors[me];
+            let there = collector.retires & state.store.sweeps;
+            collector.swept = swept_by(there, &state.store);
+            // Those that are gone are finished: digests, listed once more, name what they swept.
+            if there != collector.retires && !config.is(Mutant::GonePartsMissed) {
+                collector.view.list(Prefix::Digests, &state.store);
+            }
+            mark(number, Did::Does("reads what was swept"), &next, steps);
         }
         At::Numbering => {
             if is_next(number, &state.store) {
@@ -303,6 +324,7 @@ fn mark(number: u8, did: Did, state: &State, steps: &mut Steps<'_>) {
         let mut next = *state;
         next.store.condemns[me] = list;
         let collector = &mut next.collectors[me];
+        collector.marked = view.roots(config.snapshots());
         collector.view = View::default();
         collector.at = if config.is(Mutant::NumberedAfterMarking) {
             At::Numbering
@@ -357,7 +379,8 @@ fn relisted(number: u8, next: &mut State, config: &Config) -> Names {
     let view = std::mem::take(&mut collector.view);
     let condemned = store.condemns[me];
     let mut last = condemned;
-    if view.roots(config.snapshots()) != 0 {
+    // For those that it marked for it has kept enough.
+    if view.roots(config.snapshots()) & !std::mem::take(&mut collector.marked) != 0 {
         let places = view.places(&store, config.mutant) & PACKS & !collector.swept;
         let log = view.log(config.mutant) & !collector.swept;
         if places == 0 || (config.log && log == 0) {

@@ -34,6 +34,8 @@ pub struct Config {
     pub merged_digests: u8,
     /// Whether collections go on until they retire.
     pub retiring: bool,
+    /// Whether a collector reads what others sweep in a step of its own, after it has listed everything.
+    pub parts: bool,
     /// How many puts may be sent that take effect later, or never.
     pub late: u8,
     /// Such a put of the old segment is under way from the beginning.
@@ -82,6 +84,7 @@ pub const NOBODY: Config = Config {
     digests: 0,
     merged_digests: 0,
     retiring: false,
+    parts: false,
     late: 0,
     late_old_segment: false,
     coarse: 0,
@@ -244,6 +247,7 @@ impl Config {
             (self.twice, "the chunk stands in two packs"),
             (!self.old, "no old snapshot"),
             (self.retiring, "collections retire"),
+            (self.parts, "what is swept is read apart"),
             (self.page != 0, "lists have pages"),
             (self.coarse & WRITER != 0, "writers list at once"),
             (self.coarse & COLLECTOR != 0, "collectors list at once"),

@@ -114,6 +114,14 @@ pub const PASSING: &[Config] = &[
     Config { name: "digests merged, merger", merged_digests: 1, coarse: EVERYBODY - MERGER, ..RETIRED },
     Config { name: "digests merged, torn", merged_digests: 1, ..RETIRED },
     Config { name: "digests merged, folded", merged_digests: 1, digests: 1, ..BASIC },
+    Config { name: "swept read apart", retiring: true, parts: true, coarse: EVERYBODY, ..TWO_COLLECTORS },
+    Config {
+        name: "swept read apart, torn collectors",
+        retiring: true,
+        parts: true,
+        coarse: EVERYBODY - COLLECTOR,
+        ..TWO_COLLECTORS
+    },
     Config {
         name: "digests merged, reader",
         merged_digests: 1,
@@ -140,6 +148,15 @@ pub const PASSING: &[Config] = &[
 ];
 
 pub const LONG: &[Config] = &[
+    Config {
+        name: "swept read apart, merged, folded",
+        retiring: true,
+        parts: true,
+        mergers: 1,
+        digests: 1,
+        coarse: EVERYBODY,
+        ..TWO_COLLECTORS
+    },
     Config { name: "two writers, two collectors, torn", writers: 2, twice: false, ..TWO_COLLECTORS },
     Config { name: "two writers, two collectors, two places", writers: 2, coarse: WRITER, ..TWO_COLLECTORS },
     Config { name: "merged twice, torn", coarse: COLLECTOR, ..MERGED_TWICE },
@@ -185,6 +202,13 @@ pub const MUTANTS: &[Config] = &[
         ..BASIC
     },
     Config { mutant: Some(Mutant::SweptPackCopied), ..COPIED },
+    Config {
+        mutant: Some(Mutant::GonePartsMissed),
+        retiring: true,
+        parts: true,
+        coarse: EVERYBODY,
+        ..TWO_COLLECTORS
+    },
     Config { mutant: Some(Mutant::NumberedAfterMarking), ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::FoldedDecisionObeyed), digests: 1, twice: false, ..TWO_COLLECTORS },
     Config { mutant: Some(Mutant::CondemnedLeftOutOfMerge), ..RETIRED },

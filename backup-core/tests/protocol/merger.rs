@@ -76,7 +76,7 @@ fn merge(index: u8, session: u8, next: &mut State, steps: &Steps<'_>) {
     let merged = view.valid(&contents, config.mutant);
     let all = names_in(merged, &contents);
     // Every place that was not swept is kept: what is only condemned may be rescued.
-    let mut names = all & !(view.swept | view.digests.swept);
+    let mut names = all & !(view.swept() | view.digests.swept);
     if config.is(Mutant::CondemnedLeftOutOfMerge) {
         names &= !view.condemned;
     }

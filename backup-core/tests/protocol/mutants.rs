@@ -52,6 +52,8 @@ pub enum Mutant {
     CondemnedLeftOutOfMerge,
     /// Digests that are gone when they are read, because they were merged, are done without.
     MergedDigestsMissed,
+    /// What another collection sweeps, and is gone when it is read as that has retired, is done without.
+    GonePartsMissed,
     /// A collector lists holds, then fates.
     HoldsListedFirst,
     /// What was swept is deleted at once, whoever may be reading.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use super::mutants::Mutant;
-use super::store::{Digests, Ids, LOG, Names, OLD, PACKS, SESSIONS, Store, bit, members};
+use super::store::{COLLECTIONS, Digests, Ids, LOG, Names, OLD, PACKS, SESSIONS, Store, bit, members};
 
 /// One prefix. A list of it is one step; lists of several are several steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +45,8 @@ pub struct View {
     pub data: Names,
     /// What a collection without decision condemns.
     pub condemned: Names,
-    /// What collections that have not retired sweep.
-    pub swept: Names,
+    /// What each collection that has not retired sweeps: see [`swept`](Self::swept).
+    pub sweeping: [Names; COLLECTIONS],
     /// Collections that have not retired: with `condemned`, and with the decision `sweep`.
     pub unretired: Ids,
     pub sweeps: Ids,
@@ -69,15 +69,18 @@ impl Hash for View {
             return;
         }
         let mut bytes = [0; 16];
-        for (index, names) in [self.data, self.condemned, self.swept].into_iter().enumerate() {
+        for (index, names) in [self.data, self.condemned].into_iter().enumerate() {
             bytes[2 * index..][..2].copy_from_slice(&names.to_le_bytes());
         }
         let ids =
             [self.unretired, self.sweeps, self.segments, self.commits, self.fences, self.expired, self.kept];
-        bytes[6..13].copy_from_slice(&ids);
-        bytes[13] = 1;
-        bytes[14] = u8::from(self.hold);
+        bytes[4..11].copy_from_slice(&ids);
+        bytes[11] = 1;
+        bytes[12] = u8::from(self.hold);
         state.write_u128(u128::from_le_bytes(bytes));
+        if self.sweeping != [0; COLLECTIONS] {
+            self.sweeping.hash(state);
+        }
         self.digests.hash(state);
         if let Some(named) = self.named {
             named.hash(state);
@@ -102,7 +105,10 @@ impl View {
                     }
                 }
                 self.sweeps = store.sweeps;
-                members(store.sweeps).for_each(|number| self.swept |= store.swept[usize::from(number)]);
+                // What a decision sweeps is what `condemned` names, without what was rescued.
+                for number in members(store.sweeps & store.condemned) {
+                    self.sweeping[usize::from(number)] = store.swept[usize::from(number)];
+                }
             }
             Prefix::Segments => self.segments |= store.segments & page,
             Prefix::Outcomes => {
@@ -180,9 +186,16 @@ impl View {
         names_in(self.valid(contents, mutant), contents) & PACKS & !self.digests.swept
     }
 
+    /// What collections sweep that are not finished: of those that a digest calls so the files mean nothing.
+    pub fn swept(&self) -> Names {
+        let unfinished =
+            (0_u8..).zip(self.sweeping).filter(|(number, _)| self.digests.finished & bit(*number) == 0);
+        unfinished.fold(0, |all, (_, names)| all | names)
+    }
+
     /// Log segments that may be relied upon: listed, and never swept.
     pub fn log(&self, mutant: Option<Mutant>) -> Names {
-        let swept = self.swept | if mutant == Some(Mutant::LogNameReused) { 0 } else { self.digests.swept };
+        let swept = self.swept() | if mutant == Some(Mutant::LogNameReused) { 0 } else { self.digests.swept };
         self.data & LOG & !swept
     }
 }

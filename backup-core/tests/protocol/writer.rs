@@ -183,7 +183,7 @@ fn plan(index: u8, next: &mut State, steps: &Steps<'_>) {
         view.digests.swept = 0;
     }
     let condemned = if config.is(Mutant::CondemnedReused) { 0 } else { view.condemned };
-    writer.barred = condemned | view.swept | view.digests.swept;
+    writer.barred = condemned | view.swept() | view.digests.swept;
     let usable = view.places(&contents, config.mutant) & !writer.barred;
     // What the parent has is looked up like everything else.
     let parent = view.committed() & bit(OLD) != 0;
