@@ -166,7 +166,9 @@ pub fn seal(
         let message = "the head of a log segment would exceed the largest allowed length";
         return Err(Error::new(ErrorKind::LimitExceeded, message));
     }
-    let mut writer = ObjectWriter::new(protection, ObjectType::Log, transforms, salt, Vec::new())?;
+    // Logs shrink to less, as a rule; what does not moves a few times.
+    let buffer = Vec::with_capacity(content.len() / 8);
+    let mut writer = ObjectWriter::new(protection, ObjectType::Log, transforms, salt, buffer)?;
     writer.push_frame(&json, &[])?;
     for part in content.chunks(limits::FRAME_TARGET_BYTES) {
         writer.push_frame(part, &[])?;

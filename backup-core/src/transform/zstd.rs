@@ -6,7 +6,7 @@ use ::zstd::bulk::{Compressor, Decompressor};
 use ::zstd::zstd_safe::CParameter;
 
 use super::looks::Looks;
-use super::{Encoded, FrameContext, Transform, is_long_content};
+use super::{Encoded, FrameContext, ObjectType, Transform, is_long_content};
 use crate::{Error, Result};
 
 /// Zstandard; frames that it does not shrink by a thirty-second are left as they are.
@@ -28,12 +28,15 @@ enum Manner {
     Records,
     /// Other long text.
     Text,
+    /// Segments of logs: what repeats is near, in pages and records alike, so the tables of the usual level are made small enough
+    /// for the processor's caches.
+    Log,
     /// Machine code, small files beside each other, and everything else.
     Other,
 }
 
 /// Contexts that a thread keeps, those used last: one for each manner but a level of one's own.
-const CONTEXTS_MAX: usize = 3;
+const CONTEXTS_MAX: usize = 4;
 /// By themselves the faster levels look back less far than a frame is long. As a power of two.
 const WINDOW_LOG: u32 = 22;
 
@@ -71,6 +74,9 @@ impl Zstd {
 
 impl Manner {
     fn of(frame: &FrameContext<'_>, input: &[u8]) -> Self {
+        if frame.object_type == ObjectType::Log {
+            return Self::Log;
+        }
         let looks = is_long_content(input.len(), frame.chunks).then(|| Looks::of(input));
         match looks {
             Some(Looks::Records) => Self::Records,
@@ -80,12 +86,14 @@ impl Manner {
     }
 
     fn context(self) -> std::io::Result<Compressor<'static>> {
-        use CParameter::{HashLog, MinMatch, WindowLog};
+        use CParameter::{ChainLog, HashLog, MinMatch, WindowLog};
         let (level, parameters) = match self {
             Self::Level(level @ 1..=3) => (level, &[][..]),
             Self::Level(level) => return Compressor::new(level),
             Self::Records => (2, &[MinMatch(5), HashLog(14)][..]),
             Self::Text => (2, &[][..]),
+            // The chain log is that of the table of short matches.
+            Self::Log => (3, &[HashLog(15), ChainLog(14)][..]),
             Self::Other => (3, &[][..]),
         };
         let mut context = Compressor::new(level)?;
@@ -174,26 +182,29 @@ mod tests {
 
     #[test]
     fn each_frame_is_compressed_in_the_manner_that_suits_it() {
-        use Manner::{Other, Records, Text};
+        use Manner::{Log, Other, Records, Text};
         let rows: Vec<u8> =
             (0..40_000_u64).flat_map(|n| format!("{} and {};\n", n * n, n % 77).into_bytes()).collect();
         let words: Vec<u8> =
             rows.iter().map(|byte| if byte.is_ascii_digit() { byte + 49 } else { *byte }).collect();
         let numbers: Vec<u8> = (0..200_000_u32).flat_map(|n| (n % 70_001).to_le_bytes()).collect();
-        for (input, chunks, expected) in [
-            (&rows, 1, Records),
-            (&rows, 5, Records),
-            (&rows, 1000, Other),
-            (&rows, 0, Other),
-            (&words, 1, Text),
-            (&words, 1000, Other),
-            (&numbers, 1, Other),
-            (&numbers, 1000, Other),
+        let data = ObjectType::Data;
+        for (object_type, input, chunks, expected) in [
+            (data, &rows, 1, Records),
+            (data, &rows, 5, Records),
+            (data, &rows, 1000, Other),
+            (data, &rows, 0, Other),
+            (data, &words, 1, Text),
+            (data, &words, 1000, Other),
+            (data, &numbers, 1, Other),
+            (data, &numbers, 1000, Other),
+            (ObjectType::Log, &rows, 0, Log),
+            (ObjectType::Log, &words, 0, Log),
         ] {
             let frame = FrameContext {
                 chunks,
                 repository: &[0; 16],
-                object_type: crate::ObjectType::Data,
+                object_type,
                 salt: &[0; 32],
                 ordinal: 0,
                 plain_len: input.len(),
@@ -203,8 +214,8 @@ mod tests {
             let mut output = Vec::new();
             assert_eq!(Zstd::default().encode(&frame, input, &mut output).unwrap(), Encoded::Applied);
             let alike: Vec<_> =
-                [Records, Text, Other].into_iter().filter(|manner| by(*manner) == output).collect();
-            assert_eq!(alike, [expected], "{chunks} chunks");
+                [Records, Text, Log, Other].into_iter().filter(|manner| by(*manner) == output).collect();
+            assert_eq!(alike, [expected], "{object_type:?}, {chunks} chunks");
             let mut back = Vec::new();
             Zstd::default().decode(&frame, &output, &mut back, input.len()).unwrap();
             assert!(&back == input);
@@ -224,8 +235,9 @@ mod tests {
             (2, vec![3, 2]),
             (4, vec![3, 2, 4]),
             (3, vec![4, 2, 3]),
-            (7, vec![2, 3, 7]),
-            (7, vec![2, 3, 7]),
+            (5, vec![4, 2, 3, 5]),
+            (7, vec![2, 3, 5, 7]),
+            (7, vec![2, 3, 5, 7]),
         ] {
             compressor(&mut kept, Manner::Level(level)).unwrap();
             let levels: Vec<_> = kept.iter().map(|(manner, _)| *manner).collect();

@@ -4,16 +4,24 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use backup_core::{Archived, Error, JobContext, Result};
 use serde::Serialize;
 
 use super::WalArchive;
-use super::waves::{Buffers, Wave, Waves};
+use super::waves::{Buffers, Waves};
 use crate::postgres::wal::WalFile;
 
 /// Most names of a directory that are looked at.
 const NAMES_MAX: usize = 1_000_000;
+
+/// Files of one call, at most and unless told otherwise: as many as a server of PostgreSQL 15 looks up before it looks again.
+const FILES_MAX: usize = 64;
+/// A segment of the usual size.
+const FILE_BYTES: u64 = 16 << 20;
+/// How long others are begun with, unless told otherwise.
+const BEGUN_WITHIN: Duration = Duration::from_secs(10);
 
 const READY: &str = ".ready";
 const DONE: &str = ".done";
@@ -26,21 +34,25 @@ pub struct PushOptions {
     pub files_max: usize,
     /// Most bytes of one call, of which at most four files or 64 MiB are in memory at once; one file may be longer.
     pub bytes_max: u64,
+    /// How long after its beginning a call begins with further files; what is under way then is finished. So a server hears in time from a
+    /// slow store that the file is archived which it has asked for.
+    pub begun_within: Duration,
 }
 
 impl PushOptions {
-    /// So many files in one call, and 16 MiB for each.
+    /// So many files in one call, at most 64, and 16 MiB for each.
     #[must_use]
     pub fn of_files(files_max: usize) -> Self {
-        let files_max = files_max.clamp(1, 64);
-        Self { files_max, bytes_max: (files_max as u64).saturating_mul(16 << 20) }
+        let files_max = files_max.clamp(1, FILES_MAX);
+        let bytes_max = (files_max as u64).saturating_mul(FILE_BYTES);
+        Self { files_max, bytes_max, begun_within: BEGUN_WITHIN }
     }
 }
 
-/// Sixteen files, 256 MiB.
+/// Sixty-four files, 1 GiB, none of which is begun with after ten seconds.
 impl Default for PushOptions {
     fn default() -> Self {
-        Self::of_files(16)
+        Self::of_files(FILES_MAX)
     }
 }
 
@@ -73,7 +85,8 @@ pub struct NotPushed {
 /// What is archived beside it never keeps it from being acknowledged: where one of several files fails, each is archived by itself, that which
 /// was asked for first.
 ///
-/// What was archived beside it is marked as the server itself would do it: `archive_status/X.ready` becomes `X.done`. There are no other marks, and
+/// What was archived beside it is marked as the server itself would do it, as soon as that and the file that was asked for are durable:
+/// `archive_status/X.ready` becomes `X.done`. There are no other marks, and
 /// these are in no backup, so that none is left to lie after a restore. A server that finds `X.done` does not ask for X; one that asks
 /// nevertheless is told that it is there.
 ///
@@ -99,16 +112,28 @@ pub async fn push(
     })
     .await?;
     let waves = Waves { archive, pg_wal: &directory, asked: file, system, buffers: Buffers::default(), job };
-    let Wave { outcome, done, failed } = waves.archive(others.asked_bytes, &others.files).await?;
-    let marked = done.clone();
-    blocking(move || mark_done(&directory, &marked)).await?;
-    let left = others.waiting.saturating_sub(done.len() as u64);
-    Ok(PushReport {
-        outcome: outcome.unwrap_or(Archived::Stored),
-        others: done.iter().map(WalFile::to_string).collect(),
-        failed,
-        left,
-    })
+    let mut report = PushReport {
+        outcome: Archived::Stored,
+        others: Vec::new(),
+        failed: Vec::new(),
+        left: others.waiting,
+    };
+    // Beside what is archived next, which a wait for a thread would keep from going on. As many as there are waves.
+    let mut marking = Vec::new();
+    let archived = waves.archive(others.asked_bytes, &others.files, options.begun_within, |wave| {
+        report.outcome = wave.outcome.unwrap_or(report.outcome);
+        report.others.extend(wave.done.iter().map(WalFile::to_string));
+        report.failed.extend(wave.failed);
+        let directory = directory.clone();
+        marking.push(tokio::task::spawn_blocking(move || mark_done(&directory, &wave.done)));
+    });
+    let archived = archived.await;
+    for marked in marking {
+        marked.await.map_err(|e| Error::internal("marking what is archived failed").with_source(e))?;
+    }
+    archived?;
+    report.left = report.left.saturating_sub(report.others.len() as u64);
+    Ok(report)
 }
 
 /// Files that a server has ready for its archive: how far archiving is behind.
@@ -172,7 +197,7 @@ fn ready(pg_wal: &Path) -> Result<Vec<WalFile>> {
 }
 
 /// Marks what is durable, as the server would.
-fn mark_done(pg_wal: &Path, files: &[WalFile]) -> Result<()> {
+fn mark_done(pg_wal: &Path, files: &[WalFile]) {
     let status = pg_wal.join("archive_status");
     for file in files {
         let mark = |end| -> PathBuf { status.join(format!("{file}{end}")) };
@@ -184,7 +209,6 @@ fn mark_done(pg_wal: &Path, files: &[WalFile]) -> Result<()> {
             Err(error) => tracing::warn!(%file, %error, "is archived and cannot be marked so"),
         }
     }
-    Ok(())
 }
 
 /// The cluster, as its control file says: its first eight bytes.

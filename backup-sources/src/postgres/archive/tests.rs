@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_core::testing::{FailingSink, Fault, Operation};
 use backup_core::{CreateOptions, ErrorKind, RepositoryId, Sink, Unprotected};
@@ -430,11 +431,45 @@ async fn trap_25_what_is_ready_is_archived_together_and_marked_as_the_server_wou
     assert_eq!(there, marks, "what was asked for is the server's to mark");
     let report = push(&archive, &pg_wal, &all[1].0.to_string(), options, &job()).await.unwrap();
     assert_eq!(report.outcome, Archived::AlreadyThere, "a mark that was lost does no harm");
+    // Time that is over keeps nothing back of what was asked for, and of what goes along with it.
+    let late = PushOptions { begun_within: Duration::ZERO, ..PushOptions::default() };
+    let more = server(&segments(7));
+    let pg_wal = more.path().join("pg_wal");
+    let report = push(&archive, &pg_wal, &all[0].0.to_string(), late, &job()).await.unwrap();
+    assert_eq!((report.others, report.left), (vec![all[1].0.to_string()], 5));
+    assert_eq!(status(&more).iter().filter(|name| name.ends_with(".done")).count(), 1);
     // A restored server has none of the marks, and archives what it has again.
     let restored = server(&all);
     let report =
         push(&archive, &restored.path().join("pg_wal"), &all[4].0.to_string(), options, &job()).await;
     assert_eq!(report.unwrap().left, 1);
+}
+
+#[tokio::test]
+async fn trap_25_what_is_durable_is_marked_while_the_call_goes_on() {
+    let sink = Arc::new(FailingSink::new(MemorySink::new(), []));
+    let archive = WalArchive::new(vec![repository_on(sink.clone()).await]).unwrap();
+    let all = segments(7);
+    let data = server(&all);
+    // The third wave begins once the first has ended.
+    sink.set_faults([Fault::at(5).of(Operation::Put).below("logs").hanging()]);
+    let (job, pg_wal, name) = (job(), data.path().join("pg_wal"), all[0].0.to_string());
+    let pushing = push(&archive, &pg_wal, &name, PushOptions::default(), &job);
+    let seen = async {
+        while !status(&data).contains(&format!("{}.done", all[1].0)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        job.cancellation().cancel();
+    };
+    let (pushed, seen) = tokio::join!(pushing, tokio::time::timeout(Duration::from_secs(60), seen));
+    seen.unwrap();
+    assert!(pushed.unwrap_err().is_cancelled());
+    sink.set_faults([]);
+    let marked: Vec<_> = status(&data).into_iter().filter(|name| name.ends_with(".done")).collect();
+    assert!((1..6).contains(&marked.len()), "{marked:?}");
+    for name in marked.iter().map(|name| name.trim_end_matches(".done")).chain([&name[..]]) {
+        assert!(matches!(get(&archive, name).await.unwrap(), Fetched::Found(_)), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -4,10 +4,11 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use backup_core::{Archived, Error, ErrorKind, JobContext, Result};
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future, stream};
 
 use super::push::{NotPushed, blocking};
 use super::{AT_ONCE_MAX, WalArchive};
@@ -32,7 +33,7 @@ pub(super) struct Waves<'a> {
     pub(super) job: &'a JobContext,
 }
 
-/// What became of a wave, or of all.
+/// What became of a wave.
 #[derive(Debug, Default)]
 pub(super) struct Wave {
     /// Of the file that was asked for, once it is archived.
@@ -43,19 +44,28 @@ pub(super) struct Wave {
 }
 
 impl Waves<'_> {
-    /// Archives the file that was asked for, of so many bytes, and others. An error is that of the former, or a cancellation.
-    pub(super) async fn archive(&self, asked_bytes: u64, others: &[(WalFile, u64)]) -> Result<Wave> {
+    /// Archives the file that was asked for, of so many bytes, and others, and says of each wave what became of it, in their order: the
+    /// first has the file that was asked for. Only that one is begun with later than `begun_within`. An error is that of the file that was
+    /// asked for, or a cancellation.
+    pub(super) async fn archive(
+        &self,
+        asked_bytes: u64,
+        others: &[(WalFile, u64)],
+        begun_within: Duration,
+        mut ended: impl FnMut(Wave),
+    ) -> Result<()> {
         let waves = cut((self.asked, asked_bytes), others);
         let runs: Vec<_> = waves.iter().map(|wave| self.wave(wave)).collect();
-        let mut runs = stream::iter(runs).buffered(WAVES_AT_ONCE);
-        let mut all = Wave::default();
+        let (started, mut is_first) = (Instant::now(), true);
+        let in_time = stream::iter(runs).take_while(|_| {
+            let goes_on = std::mem::take(&mut is_first) || started.elapsed() < begun_within;
+            future::ready(goes_on)
+        });
+        let mut runs = std::pin::pin!(in_time.buffered(WAVES_AT_ONCE));
         while let Some(wave) = runs.next().await {
-            let wave = wave?;
-            all.outcome = all.outcome.or(wave.outcome);
-            all.done.extend(wave.done);
-            all.failed.extend(wave.failed);
+            ended(wave?);
         }
-        Ok(all)
+        Ok(())
     }
 
     async fn wave(&self, files: &[(WalFile, u64)]) -> Result<Wave> {

@@ -18,8 +18,8 @@ pub struct Args {
     /// The file, as %p has it
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Archive at most so many files in one call, of those that the server has ready
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..=64))]
+    /// Archive at most so many files in one call, of those that the server has ready; after ten seconds none is begun with
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u8).range(1..=64))]
     batch: u8,
     /// The cluster, by its system identifier, where the repository has logs of several
     #[arg(long, value_name = "NUMBER")]
