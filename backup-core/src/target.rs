@@ -1,7 +1,7 @@
 //! Where a restore writes: the contract of targets.
 //!
 //! The engine announces entries in the order of the snapshot, fills their content and closes them. A target that accepts
-//! [`WriteOrder::Any`] gets the content of many entries at once from several threads; one that needs
+//! [`WriteOrder::Any`] gets the content of many entries, and several parts of one, at once from several threads; one that needs
 //! [`WriteOrder::Sequential`] gets one entry after the other, front to back.
 
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::{Entry, JobContext, OwnerNames, Result, Skipped};
 /// In which order a target can take content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteOrder {
-    /// Several entries at once, each at any position, on worker threads.
+    /// Several entries at once, and several parts of one, at any position, on worker threads.
     Any,
     /// One entry after the other, each from front to back.
     Sequential,
@@ -85,7 +85,12 @@ pub enum Writer {
 }
 
 /// The content of one entry while it is being written.
-pub trait BlockingWriter: Send {
+///
+/// Several worker threads call it at once, so that a single long file is restored by all of them: each reads and writes
+/// parts of its own, which overlap no other's. What a writer keeps in mind of them it guards itself. It should hold no lock
+/// over the writing itself: with one, the others wait. [`finish`](Self::finish), [`abort`](Self::abort) and
+/// [`suspend`](Self::suspend) come when no other call is under way, and end the writer.
+pub trait BlockingWriter: Send + Sync {
     /// Bytes that stand there already, from an earlier restore or the entry's former self; 0 for a new one. Wherever nothing
     /// is written they stay.
     fn existing_len(&self) -> u64 {
@@ -98,14 +103,15 @@ pub trait BlockingWriter: Send {
         false
     }
 
-    /// Reads what stands there already, so that the engine can leave equal parts alone.
-    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    /// Reads what stands there already, so that the engine can leave equal parts alone. A part is read before it is written,
+    /// if at all.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let _ = (buffer, offset);
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Writes all of `bytes` at `offset`.
-    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `bytes` at `offset`. Others may be writing other parts meanwhile.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
     /// Ends the entry at `len` bytes and applies its metadata. Returns what could not be applied.
     fn finish(self: Box<Self>, len: u64) -> io::Result<Vec<String>>;

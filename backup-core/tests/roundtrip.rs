@@ -7,7 +7,9 @@ mod common;
 use std::collections::BTreeMap;
 use std::io::SeekFrom;
 use std::sync::Arc;
+use std::time::Duration;
 
+use backup_core::chunker::ChunkerParameters;
 use backup_core::repository::{BackupOptions, ChangeKind, ParentChoice, RestoreOptions, Selection};
 use backup_core::{
     Attribute, Entry, EntryKind, EntryName, ErrorKind, PosixMetadata, Resources, Source, Timestamp, limits,
@@ -363,6 +365,32 @@ async fn a_second_restore_writes_only_what_differs() {
     assert!(report.bytes_written < 80_000, "{}", report.bytes_written);
     assert_eq!(report.bytes_written + report.bytes_unchanged, 30 * 50_000);
     assert_eq!((report.entries_written, report.entries_unchanged), (2, 28));
+}
+
+#[tokio::test]
+async fn a_single_long_file_is_written_by_all_workers_at_once() {
+    let (setup, _) = in_memory(Protect::Encrypted, ChunkerParameters::default()).await;
+    // More than one worker takes at once.
+    let source = TestSource::new(vec![TestEntry::file("long", random(5, 48 * limits::MIB))]);
+    let id = setup.store(&source).await;
+    let snapshot = setup.repository.snapshot(id, &setup.job).await.unwrap();
+    let target = CollectingTarget::default();
+    target.gate.close_at(1);
+    // A thread of its own: what waits for a lock may hold up the runtime, too.
+    let gate = target.gate.clone();
+    let second = std::thread::spawn(move || {
+        let began = (0..20_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            gate.passed() >= 2
+        });
+        gate.open();
+        began
+    });
+    let options = RestoreOptions::default();
+    let restored = setup.repository.restore(&snapshot, &target, &options, &setup.job).await;
+    assert!(second.join().unwrap(), "no second write begins while the first one is under way");
+    assert!(restored.unwrap().failed.is_empty());
+    assert_same(&target.take(), &source.expected());
 }
 
 #[tokio::test]

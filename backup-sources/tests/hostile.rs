@@ -23,7 +23,7 @@ async fn open(
 }
 
 async fn write(target: &DirectoryTarget, name: &str, content: &[u8]) -> std::io::Result<Vec<String>> {
-    let mut writer = open(target, &file(name, 0o644)).await?;
+    let writer = open(target, &file(name, 0o644)).await?;
     if writer.is_current() {
         return writer.finish(content.len() as u64);
     }
@@ -219,7 +219,7 @@ async fn a_file_is_private_until_it_is_finished_and_gone_when_given_up() {
     let scene = scene();
     let target = begun(&scene.root, Overwrite::Always).await;
     let mode = |name: &str| fs::metadata(scene.root.join(name)).unwrap().mode() & 0o7777;
-    let mut writer = open(&target, &file("a/new", 0o644)).await.unwrap();
+    let writer = open(&target, &file("a/new", 0o644)).await.unwrap();
     writer.write_all_at(b"part", 0).unwrap();
     assert_eq!((mode("a/new"), mode("a")), (0o600, 0o700));
     writer.abort();
@@ -231,7 +231,7 @@ async fn a_file_is_private_until_it_is_finished_and_gone_when_given_up() {
     assert_eq!(writer.existing_len(), 14);
     writer.abort();
     assert_eq!(fs::read_to_string(scene.root.join("former")).unwrap(), "former content");
-    let mut writer = open(&target, &file("former", 0o600)).await.unwrap();
+    let writer = open(&target, &file("former", 0o600)).await.unwrap();
     writer.write_all_at(b"s", 0).unwrap();
     assert_eq!(fs::read_to_string(scene.root.join("former")).unwrap(), "former content");
     assert_eq!(mode(".backup-partial"), 0o700);

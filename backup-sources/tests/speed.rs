@@ -59,7 +59,7 @@ async fn speed_of_writing() {
             Box<dyn FnOnce() -> std::io::Result<Box<dyn backup_core::BlockingWriter>> + Send>,
         >| {
             for open in writers {
-                let mut writer = open().unwrap();
+                let writer = open().unwrap();
                 writer.write_all_at(&[b'x'; 2000], 0).unwrap();
                 assert!(writer.finish(2000).unwrap().is_empty());
             }

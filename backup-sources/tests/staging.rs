@@ -57,7 +57,7 @@ async fn a_name_means_the_former_content_until_the_new_one_is_whole() {
     let target = begun(&root).await;
     let file = root.join("file");
     let before = fs::metadata(&file).unwrap();
-    let mut writer = open(&target, &entry("file", 14)).await.unwrap();
+    let writer = open(&target, &entry("file", 14)).await.unwrap();
     assert_eq!(writer.existing_len(), 14);
     writer.write_all_at(b"new", 3).unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap(), "former content");
@@ -69,7 +69,7 @@ async fn a_name_means_the_former_content_until_the_new_one_is_whole() {
     assert_eq!(fs::metadata(&file).unwrap().ino(), before.ino());
     assert_eq!(partial(&root), 0);
 
-    let mut writer = open(&target, &entry("file", 12)).await.unwrap();
+    let writer = open(&target, &entry("file", 12)).await.unwrap();
     writer.write_all_at(b"new", 3).unwrap();
     assert_eq!(writer.finish(12).unwrap(), Vec::<String>::new());
     assert_eq!(fs::read_to_string(&file).unwrap(), "fornew conte");
@@ -108,10 +108,10 @@ async fn a_long_file_that_was_stopped_is_continued_and_a_short_one_is_not() {
     let (long, short) = (entry("deep/long", LONG), entry("short", 100));
     {
         let target = begun(&root).await;
-        let mut writer = open(&target, &long).await.unwrap();
+        let writer = open(&target, &long).await.unwrap();
         writer.write_all_at(&whole[..5_000_000], 0).unwrap();
         writer.suspend();
-        let mut writer = open(&target, &short).await.unwrap();
+        let writer = open(&target, &short).await.unwrap();
         writer.write_all_at(b"short", 0).unwrap();
         writer.suspend();
         assert!(!root.join("deep/long").exists() && !root.join("short").exists());
@@ -119,7 +119,7 @@ async fn a_long_file_that_was_stopped_is_continued_and_a_short_one_is_not() {
     }
     let target = begun(&root).await;
     assert!(target.holds_content());
-    let mut writer = open(&target, &long).await.unwrap();
+    let writer = open(&target, &long).await.unwrap();
     assert!(writer.existing_len() >= 5_000_000);
     let mut there = vec![0; 5_000_000];
     writer.read_exact_at(&mut there, 0).unwrap();
@@ -132,7 +132,7 @@ async fn a_long_file_that_was_stopped_is_continued_and_a_short_one_is_not() {
 
     // What nobody asks for any more is removed.
     let target = begun(&root).await;
-    let mut writer = open(&target, &entry("gone", LONG)).await.unwrap();
+    let writer = open(&target, &entry("gone", LONG)).await.unwrap();
     writer.write_all_at(&whole, 0).unwrap();
     writer.suspend();
     assert_eq!(partial(&root), 1);
@@ -154,12 +154,12 @@ async fn what_an_earlier_restore_left_and_what_stood_there_are_put_together() {
     fs::write(root.join("long"), &old).unwrap();
     let wanted = [&new[..4_000_000], &old[4_000_000..]].concat();
     let long = entry("long", LONG);
-    let mut writer = open(&begun(&root).await, &long).await.unwrap();
+    let writer = open(&begun(&root).await, &long).await.unwrap();
     writer.write_all_at(&new[..2_000_000], 0).unwrap();
     writer.suspend();
     assert_eq!(fs::read(root.join("long")).unwrap(), old);
     let target = begun(&root).await;
-    let mut writer = open(&target, &long).await.unwrap();
+    let writer = open(&target, &long).await.unwrap();
     let mut written = 0;
     for (at, piece) in wanted.chunks(500_000).enumerate() {
         let offset = at as u64 * 500_000;
@@ -174,12 +174,43 @@ async fn what_an_earlier_restore_left_and_what_stood_there_are_put_together() {
     assert_eq!(written, 2_000_000, "neither what was written before nor what the former file has");
 }
 
+/// More parts than are kept in mind, so that what lies between them is copied while others write.
+#[tokio::test]
+async fn parts_that_several_threads_write_stand_beside_what_stood_there() {
+    const PARTS: usize = 40_000;
+    const PART: usize = 8;
+    let (_scratch, root) = scene();
+    let old = content(1)[..2 * PARTS * PART].to_vec();
+    let new: Vec<u8> = old.iter().map(|byte| !byte).collect();
+    fs::write(root.join("long"), &old).unwrap();
+    let writer = open(&begun(&root).await, &entry("long", old.len())).await.unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (writer, new) = (&*writer, &new);
+            scope.spawn(move || {
+                // Every second part, from the back, where the gaps are copied last.
+                for part in (0..PARTS).rev().filter(|part| part % 4 == thread) {
+                    let at = 2 * part * PART;
+                    writer.write_all_at(&new[at..at + PART], at as u64).unwrap();
+                }
+            });
+        }
+    });
+    writer.finish(old.len() as u64).unwrap();
+    let found = fs::read(root.join("long")).unwrap();
+    let wrong = found.chunks(PART).enumerate().filter(|(at, part)| {
+        let wanted = if at % 2 == 0 { &new } else { &old };
+        **part != wanted[at * PART..(at + 1) * PART]
+    });
+    assert_eq!((wrong.count(), found.len()), (0, old.len()));
+}
+
 #[tokio::test]
 async fn two_restores_at_once_do_not_share_a_file() {
     let (_scratch, root) = scene();
     let (one, two) = (begun(&root).await, begun(&root).await);
     let long = entry("long", LONG);
-    let (mut first, mut second) = (open(&one, &long).await.unwrap(), open(&two, &long).await.unwrap());
+    let (first, second) = (open(&one, &long).await.unwrap(), open(&two, &long).await.unwrap());
     first.write_all_at(&content(1), 0).unwrap();
     second.write_all_at(&content(2), 0).unwrap();
     assert_eq!(partial(&root), 2);
@@ -193,7 +224,7 @@ async fn two_restores_at_once_do_not_share_a_file() {
     assert!(fs::read(root.join("long")).unwrap() == content(2));
     assert!(!root.join(PARTIAL).exists());
     // One that ended took the directory with it.
-    let mut third = open(&two, &long).await.unwrap();
+    let third = open(&two, &long).await.unwrap();
     third.write_all_at(&content(3), 0).unwrap();
     third.finish(LONG as u64).unwrap();
     assert!(fs::read(root.join("long")).unwrap() == content(3));
@@ -206,7 +237,7 @@ async fn a_file_for_which_there_is_no_room_is_refused_before_anything_is_written
     for sparse in [false, true] {
         let mut huge = entry("file", 0).with_size(1 << 62);
         huge.sparse = sparse;
-        let mut writer = open(&target, &huge).await.unwrap();
+        let writer = open(&target, &huge).await.unwrap();
         assert!(writer.write_all_at(b"new", 0).is_err());
         writer.abort();
         assert_eq!(fs::read_to_string(root.join("file")).unwrap(), "former content");
@@ -241,7 +272,7 @@ async fn what_appears_meanwhile_stays_where_nothing_is_overwritten() {
     let (_scratch, root) = scene();
     let target = DirectoryTarget::builder(&root).overwrite(Overwrite::Never).build();
     target.begin(&JobContext::new()).await.unwrap();
-    let mut writer = open(&target, &entry("new", 3)).await.unwrap();
+    let writer = open(&target, &entry("new", 3)).await.unwrap();
     writer.write_all_at(b"new", 0).unwrap();
     fs::write(root.join("new"), "somebody else's").unwrap();
     writer.finish(3).unwrap();
@@ -263,7 +294,7 @@ async fn a_file_on_a_file_system_below_the_root_is_made_on_that_file_system() {
         return;
     }
     let target = begun(&root).await;
-    let mut writer = open(&target, &entry("a/mounted/deep/long", LONG)).await.unwrap();
+    let writer = open(&target, &entry("a/mounted/deep/long", LONG)).await.unwrap();
     writer.write_all_at(&content(1), 0).unwrap();
     let staged = partial(&below);
     let finished = writer.finish(LONG as u64);

@@ -35,7 +35,7 @@ impl Target for Nowhere {
 struct Dropped;
 
 impl BlockingWriter for Dropped {
-    fn write_all_at(&mut self, _: &[u8], _: u64) -> io::Result<()> {
+    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
         Ok(())
     }
 

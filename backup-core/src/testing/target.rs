@@ -140,17 +140,26 @@ async fn any_order(target: &dyn Target, tree: &Tree) -> Result<()> {
 type Open = Box<dyn FnOnce() -> io::Result<Box<dyn BlockingWriter>> + Send>;
 
 fn write(open: Open, content: &[u8], given_up: bool) -> io::Result<Vec<String>> {
-    let mut writer = open()?;
-    let wrong = |law: &str| Err(io::Error::other(law));
+    let writer = open()?;
+    let wrong = |law: &str| io::Error::other(law.to_owned());
     if writer.existing_len() != 0 || writer.is_current() {
-        return wrong("something is there before anything was written");
+        return Err(wrong("something is there before anything was written"));
     }
-    // From the back, so that positions matter.
-    let pieces: Vec<_> = content.chunks(PIECE_BYTES).enumerate().collect();
-    for (number, piece) in pieces.into_iter().rev() {
-        let offset = u64::try_from(number.saturating_mul(PIECE_BYTES)).unwrap_or_default();
-        writer.write_all_at(piece, offset)?;
-    }
+    // From the back, so that positions matter, and at once, as several workers do.
+    let mut offset = u64::try_from(content.len()).unwrap_or_default();
+    std::thread::scope(|scope| {
+        let mut writing = Vec::new();
+        for piece in content.rchunks(PIECE_BYTES) {
+            offset = offset.saturating_sub(u64::try_from(piece.len()).unwrap_or_default());
+            let (writer, offset) = (&*writer, offset);
+            writing.push(scope.spawn(move || writer.write_all_at(piece, offset)));
+        }
+        writing.into_iter().try_for_each(|written| {
+            written
+                .join()
+                .unwrap_or_else(|_| Err(wrong("a writer panics when several threads write at once")))
+        })
+    })?;
     if given_up {
         writer.abort();
         return Ok(Vec::new());

@@ -136,7 +136,7 @@ impl BlockingWriter for CollectingWriter {
         self.existing.len() as u64
     }
 
-    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let start = offset as usize;
         buffer.copy_from_slice(&self.existing[start..start + buffer.len()]);
         // What is left alone must be there.
@@ -144,7 +144,7 @@ impl BlockingWriter for CollectingWriter {
         self.write_all_at(&bytes, offset)
     }
 
-    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.gate.pass();
         let start = offset as usize;
         self.change(|collected| {

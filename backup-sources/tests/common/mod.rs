@@ -94,7 +94,7 @@ pub async fn copy(source: &dyn Source, target: &dyn Target) -> Copied {
     for (entry, writer) in writers.into_iter().rev() {
         let Writer::Blocking(open) = writer else { continue };
         let failed = |error: std::io::Error| Skipped::new(&entry.name, error);
-        let mut writer = match open() {
+        let writer = match open() {
             Ok(writer) => writer,
             Err(error) => {
                 copied.skipped.push(failed(error));

@@ -153,7 +153,7 @@ pub async fn restore_tree(
 type Open = Box<dyn FnOnce() -> std::io::Result<Box<dyn BlockingWriter>> + Send>;
 
 fn write(open: Open, path: &Path, metadata: &fs::Metadata, compares: bool) -> std::io::Result<(u64, u64)> {
-    let mut writer = open()?;
+    let writer = open()?;
     let (mut written, mut unchanged) = (0, 0);
     let len = if metadata.is_dir() { 0 } else { metadata.len() };
     if len > 0 {

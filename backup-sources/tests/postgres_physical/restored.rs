@@ -39,7 +39,7 @@ impl PlacedTarget {
 }
 
 impl BlockingWriter for Placed {
-    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         FileExt::write_all_at(&self.0, bytes, offset)
     }
 

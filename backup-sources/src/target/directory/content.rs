@@ -10,6 +10,9 @@ use rustix::io::Errno;
 
 /// What file systems leave unallocated: aligned blocks of this many zeros.
 const HOLE_BYTES: usize = 4096;
+/// Bytes written by one call at most. File systems take memory for a long write in pieces as long as it, and such pieces are
+/// slow to come by: in calls of 1 MiB ext4 of Linux 6.18 took two to four times as long as in calls of 64 to 512 KiB.
+const WRITE_BYTES: usize = 256 * 1024;
 /// Bytes copied at once.
 const COPY_BYTES: usize = 256 * 1024;
 
@@ -44,7 +47,8 @@ pub(super) fn read_exact(file: &OwnedFd, buffer: &mut [u8], offset: u64) -> io::
 
 pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
-        match rustix::io::retry_on_intr(|| rustix::io::pwrite(file, bytes, offset))? {
+        let step = bytes.get(..WRITE_BYTES).unwrap_or(bytes);
+        match rustix::io::retry_on_intr(|| rustix::io::pwrite(file, step, offset))? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
             len => {
                 bytes = bytes.get(len..).unwrap_or_default();

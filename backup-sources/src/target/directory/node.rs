@@ -21,7 +21,7 @@ pub(super) struct NodeWriter {
 }
 
 impl BlockingWriter for NodeWriter {
-    fn write_all_at(&mut self, _: &[u8], _: u64) -> io::Result<()> {
+    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
         Err(refused("this entry has no content"))
     }
 

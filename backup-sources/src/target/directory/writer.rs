@@ -7,7 +7,8 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use backup_core::BlockingWriter;
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
@@ -39,7 +40,7 @@ pub(super) struct FileWriter {
 #[derive(Debug)]
 enum State {
     /// Made by this writer at its name.
-    Direct { file: OwnedFd, end: u64 },
+    Direct { file: OwnedFd, end: AtomicU64 },
     /// Made elsewhere, once something is written.
     Staged(Box<Staged>),
     /// Has the right content; metadata is put right.
@@ -48,15 +49,19 @@ enum State {
     Kept,
 }
 
+/// What several threads write to at once, each to parts of its own.
 #[derive(Debug, Default)]
 struct Staged {
     /// What stands at the name: wherever nothing is written its content is right.
     former: Option<(OwnedFd, Stat)>,
-    temporary: Option<Temporary>,
-    /// Parts of the temporary file that are as they should be.
-    done: Ranges,
+    temporary: OnceLock<Temporary>,
+    /// Held by whoever makes the temporary file.
+    making: Mutex<()>,
+    /// Parts of the temporary file that are as they should be, or for which somebody sees to that. What is copied from the
+    /// former file is copied while this is held, so that it never falls upon what was written.
+    done: Mutex<Ranges>,
     /// Bytes in the temporary file; with holes at its end it may have fewer than it is to have.
-    end: u64,
+    end: AtomicU64,
 }
 
 impl FileWriter {
@@ -93,8 +98,9 @@ impl FileWriter {
             let temporary = temporary.as_ref().map(Temporary::file);
             temporary.map_or(Ok(()), |file| content::preallocate(file, len, opened.is_sparse(&wanted)))?;
         }
-        let end = temporary.as_ref().map_or(0, |temporary| temporary.left);
-        let state = State::Staged(Box::new(Staged { former, temporary, done: Ranges::default(), end }));
+        let end = AtomicU64::new(temporary.as_ref().map_or(0, |temporary| temporary.left));
+        let temporary = temporary.map_or_else(OnceLock::new, OnceLock::from);
+        let state = State::Staged(Box::new(Staged { former, temporary, end, ..Staged::default() }));
         Ok(Self { directory: Arc::clone(&directory), opened, wanted, state })
     }
 
@@ -157,9 +163,9 @@ impl FileWriter {
         Err(refused("what stands there is changed by others all the time"))
     }
 
-    fn finish_staged(&self, mut staged: Staged, len: u64) -> io::Result<Vec<String>> {
+    fn finish_staged(&self, staged: Staged, len: u64) -> io::Result<Vec<String>> {
         let mut notes = Vec::new();
-        if let Some((file, stat)) = staged.former.as_ref().filter(|_| staged.temporary.is_none()) {
+        if let Some((file, stat)) = staged.former.as_ref().filter(|_| staged.temporary.get().is_none()) {
             if self.wanted.is_locked() {
                 locks::unlock(file);
             }
@@ -171,14 +177,17 @@ impl FileWriter {
         staged.temporary(&self.opened, &self.directory, &self.wanted)?;
         let sparse = self.opened.is_sparse(&self.wanted);
         let former = staged.former.as_ref().map_or(0, |(_, stat)| size(stat));
-        while let Some(gap) = staged.done.gap(former.min(len)) {
-            staged.fill(gap, sparse)?;
+        let mut done = staged.done();
+        while let Some(gap) = done.gap(former.min(len)) {
+            staged.fill(&mut done, gap, sparse)?;
         }
-        let Staged { temporary: Some(mut temporary), end, .. } = staged else {
+        drop(done);
+        let Staged { temporary, end, .. } = staged;
+        let Some(mut temporary) = temporary.into_inner() else {
             return Err(refused("there is no file to put in place"));
         };
         let file = temporary.file();
-        if end != len {
+        if end.into_inner() != len {
             rustix::fs::ftruncate(file, len)?;
         }
         if let Some(group) = self.directory.group().filter(|_| !self.opened.owners) {
@@ -203,52 +212,77 @@ impl Staged {
     }
 
     fn left(&self) -> u64 {
-        self.temporary.as_ref().map_or(0, |temporary| temporary.left)
+        self.temporary.get().map_or(0, |temporary| temporary.left)
+    }
+
+    fn done(&self) -> MutexGuard<'_, Ranges> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The temporary file, made if there is none yet.
-    fn temporary(
-        &mut self,
-        opened: &Opened,
-        directory: &Directory,
-        wanted: &Wanted,
-    ) -> io::Result<&Temporary> {
-        let temporary = match self.temporary.take() {
-            Some(temporary) => temporary,
-            None => {
-                let new = opened.staging.create(&opened.beneath, directory, &wanted.name)?;
-                set_layout(new.file(), wanted);
-                if let Some(len) = wanted.size.filter(|len| *len >= LONG_BYTES) {
-                    let sparse = opened.is_sparse(wanted);
-                    content::preallocate(new.file(), len, sparse)?;
-                    self.end = if sparse { len } else { 0 };
-                }
-                new
-            }
-        };
-        Ok(self.temporary.insert(temporary))
+    fn temporary(&self, opened: &Opened, directory: &Directory, wanted: &Wanted) -> io::Result<&Temporary> {
+        if let Some(temporary) = self.temporary.get() {
+            return Ok(temporary);
+        }
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(temporary) = self.temporary.get() {
+            return Ok(temporary);
+        }
+        let new = opened.staging.create(&opened.beneath, directory, &wanted.name)?;
+        set_layout(new.file(), wanted);
+        if let Some(len) = wanted.size.filter(|len| *len >= LONG_BYTES) {
+            let sparse = opened.is_sparse(wanted);
+            content::preallocate(new.file(), len, sparse)?;
+            self.end.store(if sparse { len } else { 0 }, Ordering::Relaxed);
+        }
+        Ok(self.temporary.get_or_init(|| new))
     }
 
     /// Copies a part from the former file.
-    fn fill(&mut self, part: Range<u64>, sparse: bool) -> io::Result<()> {
-        if let (Some((former, _)), Some(temporary)) = (&self.former, &self.temporary) {
+    fn fill(&self, done: &mut Ranges, part: Range<u64>, sparse: bool) -> io::Result<()> {
+        if let (Some((former, _)), Some(temporary)) = (&self.former, self.temporary.get()) {
             content::copy(former, temporary.file(), part.clone(), sparse, temporary.left > 0)?;
         }
-        self.end = self.end.max(part.end);
-        self.done.insert(part);
+        self.end.fetch_max(part.end, Ordering::Relaxed);
+        done.insert(part);
         Ok(())
     }
 
-    fn read(&mut self, buffer: &mut [u8], part: Range<u64>) -> io::Result<()> {
-        if let Some(temporary) = self.temporary.as_ref().filter(|temporary| part.end <= temporary.left)
-            && (self.former.is_none() || content::is_data(temporary.file(), &part))
-        {
-            content::read_exact(temporary.file(), buffer, part.start)?;
-            // It is right, or will be written: either way the former file's is not needed.
-            if self.former.is_some() {
-                self.done.insert(part);
-            }
+    /// Takes a part, which the caller writes next; nothing else is written there any more.
+    fn take(&self, part: Range<u64>, sparse: bool) -> io::Result<()> {
+        // Without a former file there is nothing to tell apart.
+        if self.former.is_none() {
             return Ok(());
+        }
+        let mut done = self.done();
+        done.insert(part);
+        while done.len() > RANGES_MAX
+            && let Some(gap) = done.gap(self.former_len())
+        {
+            self.fill(&mut done, gap, sparse)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a part stands in what an earlier restore left.
+    fn is_left(&self, file: &OwnedFd, part: &Range<u64>) -> bool {
+        if self.former.is_none() {
+            return true;
+        }
+        let mut done = self.done();
+        let is_left = content::is_data(file, part);
+        if is_left {
+            // It is right, or will be written: either way the former file's is not needed.
+            done.insert(part.clone());
+        }
+        is_left
+    }
+
+    fn read(&self, buffer: &mut [u8], part: Range<u64>) -> io::Result<()> {
+        if let Some(temporary) = self.temporary.get().filter(|temporary| part.end <= temporary.left)
+            && self.is_left(temporary.file(), &part)
+        {
+            return content::read_exact(temporary.file(), buffer, part.start);
         }
         match &self.former {
             Some((former, stat)) if part.end <= size(stat) => content::read_exact(former, buffer, part.start),
@@ -270,16 +304,16 @@ impl BlockingWriter for FileWriter {
         matches!(self.state, State::Current { .. } | State::Kept)
     }
 
-    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let part = offset..offset.saturating_add(u64::try_from(buffer.len()).unwrap_or_default());
-        match &mut self.state {
+        match &self.state {
             State::Staged(staged) => staged.read(buffer, part),
             State::Direct { file, .. } => content::read_exact(file, buffer, offset),
             State::Current { .. } | State::Kept => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
-    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let len = u64::try_from(bytes.len()).unwrap_or_default();
         let part = offset..offset.saturating_add(len);
         self.opened.durable.wrote(len);
@@ -289,24 +323,18 @@ impl BlockingWriter for FileWriter {
             true => content::write_sparse(file, bytes, offset, punch),
             false => content::write_all(file, bytes, offset),
         };
-        match &mut self.state {
+        let reaches = if sparse { u64::MAX } else { part.end };
+        match &self.state {
             State::Direct { file, end } => {
                 write(file, false)?;
-                *end = if sparse { u64::MAX } else { part.end.max(*end) };
+                end.fetch_max(reaches, Ordering::Relaxed);
                 Ok(())
             }
             State::Staged(staged) => {
                 let temporary = staged.temporary(&self.opened, &self.directory, &self.wanted)?;
+                staged.take(part, sparse)?;
                 write(temporary.file(), temporary.left > 0)?;
-                staged.end = if sparse { u64::MAX } else { part.end.max(staged.end) };
-                if staged.former.is_some() {
-                    staged.done.insert(part);
-                    while staged.done.len() > RANGES_MAX
-                        && let Some(gap) = staged.done.gap(staged.former_len())
-                    {
-                        staged.fill(gap, sparse)?;
-                    }
-                }
+                staged.end.fetch_max(reaches, Ordering::Relaxed);
                 Ok(())
             }
             State::Current { .. } | State::Kept => Err(refused("this file was not to be written to")),
@@ -320,7 +348,7 @@ impl BlockingWriter for FileWriter {
             State::Kept => {}
             State::Current { file } => self.apply(&file, false, &mut notes),
             State::Direct { file, end } => {
-                if end != len {
+                if end.into_inner() != len {
                     rustix::fs::ftruncate(&file, len)?;
                 }
                 self.apply(&file, !self.directory.passes_on, &mut notes);
@@ -368,7 +396,7 @@ fn create(directory: &Directory, name: &[u8]) -> Result<OwnedFd, Errno> {
 
 fn direct(file: OwnedFd, wanted: &Wanted) -> State {
     set_layout(&file, wanted);
-    State::Direct { file, end: 0 }
+    State::Direct { file, end: AtomicU64::new(0) }
 }
 
 /// How content is stored can be chosen only while there is none. What is refused is named at the end.

@@ -236,7 +236,7 @@ struct BadWriter {
 }
 
 impl BlockingWriter for BadWriter {
-    fn write_all_at(&mut self, _: &[u8], _: u64) -> io::Result<()> {
+    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
         if self.at == At::WriterWrite {
             self.does.it_blocking::<()>();
         }
