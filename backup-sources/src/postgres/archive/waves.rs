@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use backup_core::{Archived, Error, ErrorKind, JobContext, Result};
 use bytes::Bytes;
-use futures_util::{StreamExt, future, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 
 use super::push::{NotPushed, blocking};
 use super::{AT_ONCE_MAX, WalArchive};
@@ -55,13 +55,14 @@ impl Waves<'_> {
         mut ended: impl FnMut(Wave),
     ) -> Result<()> {
         let waves = cut((self.asked, asked_bytes), others);
-        let runs: Vec<_> = waves.iter().map(|wave| self.wave(wave)).collect();
+        // Boxed: what borrows from a stream of futures is not `Send` otherwise.
+        let mut left = waves.iter().map(|wave| self.wave(wave).boxed()).collect::<Vec<_>>().into_iter();
         let (started, mut is_first) = (Instant::now(), true);
-        let in_time = stream::iter(runs).take_while(|_| {
+        let in_time = std::iter::from_fn(move || {
             let goes_on = std::mem::take(&mut is_first) || started.elapsed() < begun_within;
-            future::ready(goes_on)
+            if goes_on { left.next() } else { None }
         });
-        let mut runs = std::pin::pin!(in_time.buffered(WAVES_AT_ONCE));
+        let mut runs = stream::iter(in_time).buffered(WAVES_AT_ONCE);
         while let Some(wave) = runs.next().await {
             ended(wave?);
         }
