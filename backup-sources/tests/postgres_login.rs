@@ -112,6 +112,33 @@ async fn servers_that_are_not_there_or_not_what_is_asked_for_are_said_so() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_owner_of_a_database_put_in_front_of_the_system_chooses_no_server() {
+    let cluster = Cluster::new();
+    // Whoever connects has this path, and what stands in front of the system's functions and operators is called instead of them.
+    cluster.sql(
+        "create function public.current_setting(text) returns text language plpgsql as $$begin raise exception 'trap'; end$$; \
+         create function public.trap(text, text) returns bool language plpgsql as $$begin raise exception 'trap'; end$$; \
+         create operator public.= (leftarg = text, rightarg = text, function = public.trap)",
+    );
+    cluster.sql("alter database postgres set search_path = public, pg_catalog");
+    assert!(cluster.try_sql("select current_setting('transaction_read_only')").unwrap_err().contains("trap"));
+    let attributes =
+        |wanted: &str| parse(&format!("{} target_session_attrs={wanted}", cluster.conninfo("postgres")));
+    for wanted in ["any", "read-write", "primary", "prefer-standby"] {
+        attributes(wanted).connect_sql().await.unwrap_or_else(|error| panic!("{wanted}: {error}"));
+        ReplicationClient::connect(&attributes(wanted)).await.unwrap();
+    }
+    for wanted in ["read-only", "standby"] {
+        let error = attributes(wanted).connect_sql().await.unwrap_err();
+        assert!(error.to_string().contains("target_session_attrs"), "{error}");
+    }
+    cluster.sql("alter database postgres set default_transaction_read_only = on");
+    attributes("read-only").connect_sql().await.unwrap();
+    let error = attributes("read-write").connect_sql().await.unwrap_err();
+    assert!(error.to_string().contains("target_session_attrs"), "{error}");
+}
+
 /// An authority and a server's certificate signed by it, for `localhost`.
 fn certificates(directory: &Path) -> (PathBuf, PathBuf, PathBuf) {
     let path = |name: &str| directory.join(name);

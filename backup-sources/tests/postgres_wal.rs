@@ -298,6 +298,34 @@ async fn a_receiver_whose_server_has_nothing_to_say_stays_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_several_servers_the_one_that_sends_its_log_is_asked_for_the_slot() {
+    let primary = Cluster::builder().start();
+    let standby = primary.make_standby();
+    let text = format!(
+        "host={},{} port={},{} user=postgres dbname=postgres",
+        standby.socket().display(),
+        primary.socket().display(),
+        standby.port(),
+        primary.port()
+    );
+    let connect = Connect::parse_with(&text, |_| None).unwrap();
+    let (archive, alerts) = (archive().await, Arc::new(Alerts::default()));
+    let job = JobContext::new().with_observer(alerts.clone());
+    let mut options = ReceiveOptions::with_slot("here");
+    options.status_interval = Duration::from_millis(100);
+    let running = Running::start(&connect, &archive, options, job);
+    running.until("the slot", |status| status.flushed.is_valid() && status.slot == Some(WalStatus::Reserved));
+    // The first of them is there now, and has no such slot.
+    standby.start();
+    assert_eq!(standby.sql("select count(*) from pg_replication_slots"), "0");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let status = running.status();
+    assert!(status.connected && status.slot == Some(WalStatus::Reserved), "{status:?}");
+    assert_eq!(alerts.all(), Vec::<String>::new());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn trap_28_a_slot_in_danger_is_an_alert_and_a_lost_one_a_gap() {
     let cluster = Cluster::builder()
         .initdb("--wal-segsize=1")

@@ -207,6 +207,7 @@ async fn trap_33_labels_are_the_servers_bytes_and_pg_control_is_whole() {
         ("block_bytes", "8192"),
         ("wal_segment_bytes", "16777216"),
         ("data_checksums", "true"),
+        ("pages_verified", "true"),
         ("damaged_pages", "0"),
         ("missing_files", "0"),
         ("from", "primary"),

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use backup_core::report::Outcome;
 use backup_core::{Chunking, Item, JobContext, Source};
+use backup_sources::postgres::physical::BackupMode;
 
 use crate::exact::Meddling;
 use crate::postgres_server::Cluster;
@@ -103,6 +104,30 @@ async fn trap_30_a_damaged_page_stays_named_where_times_are_trusted() {
             assert_eq!(report.skipped.named()[0].name, name);
             assert_eq!(&*setup.position(&report).await["damaged_pages"], "1", "backup {number}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_over_from_a_backup_that_verified_nothing_is_not_called_verified() {
+    let cluster = keeping().start();
+    cluster.sql("create table old as select g, md5(g::text) from generate_series(1, 20000) g");
+    cluster.checkpoint();
+    let name = cluster.sql("select pg_relation_filepath('old')");
+    let past = std::time::SystemTime::now() - std::time::Duration::from_secs(600);
+    fs::File::options().write(true).open(cluster.data().join(&name)).unwrap().set_modified(past).unwrap();
+    let setup = Setup::new().await;
+    let trusting = || crate::local(&cluster).trust_times(true);
+    let full = || trusting().mode(BackupMode::Full);
+    let sources = [
+        (trusting().verify_checksums(false), "false"),
+        (trusting(), "false"),
+        (full(), "true"),
+        (trusting(), "true"),
+        (full().verify_checksums(false), "false"),
+    ];
+    for (number, (source, expected)) in sources.into_iter().enumerate() {
+        let report = setup.backup(&source.build().unwrap()).await;
+        assert_eq!(&*setup.position(&report).await["pages_verified"], expected, "backup {number}");
     }
 }
 

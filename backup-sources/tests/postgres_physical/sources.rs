@@ -81,6 +81,30 @@ async fn another_clusters_directory_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_directory_of_another_node_with_the_same_port_is_refused() {
+    let primary = keeping().start();
+    let standby = primary.make_standby();
+    standby.share_port(primary.port());
+    standby.start();
+    standby.catch_up(&primary);
+    assert_eq!(standby.port(), primary.port());
+    // What the primary writes from now on does not come into the standby's files.
+    standby.sql("select pg_wal_replay_pause()");
+    let setup = Setup::new().await;
+    for (server, other) in [(&primary, &standby), (&standby, &primary)] {
+        let wrong = over_sql(server).data_directory(other.data()).build().unwrap();
+        let error = setup.try_backup(&wrong).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+        assert!(error.message().contains("not those of the server"), "{error}");
+    }
+    assert!(setup.repository.snapshots(&setup.job).await.unwrap().is_empty());
+    standby.sql("select pg_wal_replay_resume()");
+    for server in [&primary, &standby] {
+        setup.backup(&local(server).build().unwrap()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_that_break_are_made_again_and_the_backups_own_must_not() {
     let cluster = Arc::new(keeping().start());
     cluster.bench_init(2);

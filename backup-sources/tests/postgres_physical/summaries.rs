@@ -144,6 +144,22 @@ async fn where_the_server_cannot_tell_what_changed_everything_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn damage_that_a_backup_took_over_unverified_is_named_by_the_first_that_verifies() {
+    let cluster = knowing().start();
+    fill(&cluster);
+    let path = cluster.data().join(cluster.sql("select pg_relation_filepath('quiet')"));
+    let mut bytes = read(&path);
+    bytes[10 * 8192 + 4000] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let setup = Setup::new().await;
+    let source = |verify| local(&cluster).wal_summaries(true).verify_checksums(verify).build().unwrap();
+    let first = setup.backup(&source(false)).await.bytes_read;
+    assert!(setup.backup(&source(false)).await.bytes_read < first / 2);
+    let report = setup.try_backup(&source(true)).await.unwrap();
+    assert!(format!("{:?}", report.skipped).contains("block 10 "), "{:?}", report.skipped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_was_put_back_meanwhile_is_read_in_full() {
     let cluster = knowing().start();
     fill(&cluster);

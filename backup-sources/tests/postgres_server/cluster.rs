@@ -91,6 +91,12 @@ impl Cluster {
         *self.port.lock().unwrap()
     }
 
+    /// Has the server listen on its socket alone, under the number of another one's, from its next start on.
+    pub fn share_port(&self, port: u16) {
+        self.append_config("listen_addresses = ''");
+        *self.port.lock().unwrap() = port;
+    }
+
     /// How to connect over the socket, where no password is asked for.
     pub fn conninfo(&self, database: &str) -> String {
         let database = database.replace('\\', r"\\").replace('\'', r"\'");

@@ -21,8 +21,10 @@ const PART: &str = ".part";
 const NAMES_MAX: usize = 100_000;
 /// Digits of a content's hash that its name in a spool has.
 const HASH_DIGITS: usize = 32;
-/// Segments that a spool keeps at most; older ones are removed.
+/// Segments that a spool keeps at most, and their bytes, those that are fetched ahead twice: what was put there first is removed. A server that
+/// begins again elsewhere does not ask for it any more.
 const KEPT_MAX: usize = 256;
+const KEPT_BYTES_MAX: u64 = 2 * AHEAD_BYTES_MAX;
 /// Bytes that are fetched ahead at most, and how many of them at once: but always one segment, however long those of a cluster are.
 const AHEAD_BYTES_MAX: u64 = 1 << 30;
 const AT_ONCE_BYTES_MAX: u64 = 128 << 20;
@@ -48,7 +50,7 @@ impl Spool {
     }
 
     /// A directory, which is made if it does not exist, and how many segments are fetched beyond the one that was asked for: at most 64, and
-    /// at most a GiB of them.
+    /// at most a GiB of them. With what nobody has asked for since, about two GiB stay there.
     pub fn at(directory: impl Into<PathBuf>, ahead: usize) -> Self {
         Self { directory: Some(directory.into()), ahead: ahead.min(64) }
     }
@@ -210,18 +212,34 @@ async fn put(directory: PathBuf, segment: SegmentName, content: Bytes) -> Result
         let shown = |e| Error::io(directory.display().to_string(), e);
         // What a database's log holds is nobody else's.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(shown)?;
-        let mut there: Vec<PathBuf> =
-            fs::read_dir(&directory).map_err(shown)?.flatten().map(|entry| entry.path()).collect();
-        if there.len() >= KEPT_MAX {
-            there.sort();
-            let surplus = there.len().saturating_sub(KEPT_MAX.saturating_div(2));
-            there.iter().take(surplus).for_each(|path| drop(fs::remove_file(path)));
-        }
+        make_room(&directory, content.len() as u64).map_err(shown)?;
         let path = directory.join(named(segment, &content));
         sweep(&path);
         write(&path, &content)
     })
     .await
+}
+
+/// Removes what was put into a spool first, until there is room for so many bytes more.
+fn make_room(directory: &Path, bytes: u64) -> io::Result<()> {
+    let mut there = Vec::new();
+    for entry in fs::read_dir(directory)?.flatten() {
+        // What somebody else has taken meanwhile takes no room.
+        let Ok(about) = entry.metadata() else { continue };
+        there.push((about.modified().ok(), entry.path(), about.len()));
+    }
+    there.sort();
+    let too_many = there.len() >= KEPT_MAX;
+    let surplus = if too_many { there.len().saturating_sub(KEPT_MAX.saturating_div(2)) } else { 0 };
+    let mut kept = there.iter().fold(bytes, |sum, (_, _, length)| sum.saturating_add(*length));
+    for (at, (_, path, length)) in there.iter().enumerate() {
+        if at >= surplus && kept <= KEPT_BYTES_MAX {
+            break;
+        }
+        let _ = fs::remove_file(path);
+        kept = kept.saturating_sub(*length);
+    }
+    Ok(())
 }
 
 /// Removes what processes have left that were killed while they wrote a file. What cannot be seen stays.

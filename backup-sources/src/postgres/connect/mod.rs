@@ -302,8 +302,13 @@ impl Connect {
     async fn suits(&self, client: &Client, host: &Host) -> Result<bool> {
         let asked = match self.target {
             TargetSession::Any => return Ok(true),
-            TargetSession::ReadWrite => "SELECT current_setting('transaction_read_only') = 'off'",
-            TargetSession::ReadOnly => "SELECT current_setting('transaction_read_only') = 'on'",
+            // Nothing is said of the search path yet: all names are whole, and there are no operators.
+            TargetSession::ReadWrite => {
+                "SELECT NOT pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool"
+            }
+            TargetSession::ReadOnly => {
+                "SELECT pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool"
+            }
             TargetSession::Primary => "SELECT NOT pg_catalog.pg_is_in_recovery()",
             TargetSession::Standby | TargetSession::PreferStandby => "SELECT pg_catalog.pg_is_in_recovery()",
         };

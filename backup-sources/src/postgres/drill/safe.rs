@@ -1,5 +1,8 @@
 //! How a server is started so that it does nothing but answer whoever rehearses.
 
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::Path;
 
 use backup_core::{Error, Result};
@@ -33,16 +36,23 @@ pub(super) async fn configuration(programs: &Programs, owner: (u32, u32), data: 
 
 /// Writes what the server reads beside the data directory: its configuration, and who may connect, which is whoever reaches the socket in
 /// a directory that only its user can enter.
+///
+/// The directory is that user's already, whose other programs may have put something there: what stands there is not written to, and no link is
+/// followed.
 pub(super) fn write(scratch: &Scratch, configuration: &str, owner: Option<(u32, u32)>) -> Result<()> {
     let files =
         [("postgresql.conf", configuration), ("pg_hba.conf", "local all all trust\n"), ("pg_ident.conf", "")];
     for (name, text) in files {
         let path = scratch.path().join(name);
-        let written = std::fs::write(&path, text).and_then(|()| match owner {
-            Some((user, group)) => std::os::unix::fs::chown(&path, Some(user), Some(group)),
-            None => Ok(()),
-        });
-        written.map_err(|error| Error::io(format!("`{}` cannot be written", path.display()), error))?;
+        let write = || {
+            let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(text.as_bytes())?;
+            match owner {
+                Some((user, group)) => fchown(&file, Some(user), Some(group)),
+                None => Ok(()),
+            }
+        };
+        write().map_err(|error| Error::io(format!("`{}` cannot be written", path.display()), error))?;
     }
     Ok(())
 }
@@ -90,4 +100,36 @@ pub(super) fn keep_to_itself(server: Server, scratch: &Scratch, preload: &str) -
         settings.push(("sync_replication_slots", "off".into()));
     }
     settings.into_iter().fold(server, |server, (name, value)| server.with(name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_somebody_put_into_the_directory_first_is_not_written_to() {
+        let parent = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new(parent.path(), None).unwrap();
+        let elsewhere = parent.path().join("elsewhere");
+        fs::write(&elsewhere, "of somebody else").unwrap();
+        let planted = scratch.path().join("pg_hba.conf");
+        for target in [elsewhere.as_path(), &parent.path().join("new")] {
+            symlink(target, &planted).unwrap();
+            let error = write(&scratch, "port = 1\n", None).unwrap_err().to_string();
+            assert!(error.contains("pg_hba.conf"), "{error}");
+            assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "of somebody else");
+            assert!(!parent.path().join("new").exists());
+            fs::remove_file(&planted).unwrap();
+            fs::remove_file(scratch.path().join("postgresql.conf")).unwrap();
+        }
+        let own = fs::metadata(scratch.path()).unwrap();
+        write(&scratch, "port = 1\n", Some((own.uid(), own.gid()))).unwrap();
+        let written = scratch.path().join("postgresql.conf");
+        assert_eq!(fs::read_to_string(&written).unwrap(), "port = 1\n");
+        assert_eq!(fs::metadata(&written).unwrap().mode() & 0o777, 0o600);
+        scratch.remove().unwrap();
+    }
 }

@@ -100,7 +100,8 @@ const CONNECTIONS: usize = 2;
 const CONNECTIONS_MAX: usize = 64;
 /// The longest label that a server takes.
 const LABEL_BYTES_MAX: usize = 1024;
-/// By how many seconds a server's start and its note of it differ at most.
+/// By how many seconds a server's start and its note of it differ at most: it notes when its process began, and calls its start what comes after
+/// libraries were loaded, addresses looked up and all of its memory was laid out.
 const STARTS_DIFFER_MAX: u64 = 120;
 
 /// The files of a PostgreSQL cluster, 13 to 18, primary or standby. See the [module](self) for what it reads and needs.
@@ -110,7 +111,8 @@ const STARTS_DIFFER_MAX: u64 = 120;
 ///
 /// Positions of its snapshots: `mode`, `start_lsn`, `stop_lsn`, `start_segment`, `stop_segment`, `timeline` (a decimal number),
 /// `system_identifier`, `start_time`, `stop_time` (RFC 3339, by the server's clock), `server_version` (as `server_version_num`), `server_started` (microseconds since 1970), `block_bytes`,
-/// `wal_segment_bytes`, `data_checksums` (`true` or `false`), `from` (`primary` or `standby`), `tablespaces` (a JSON object of locations by
+/// `wal_segment_bytes`, `data_checksums` (`true` or `false`), `pages_verified` (`true` if the checksums of all pages were verified, by this backup or by the one
+/// that they were taken over from), `from` (`primary` or `standby`), `tablespaces` (a JSON object of locations by
 /// number), `damaged_pages` and `missing_files` (numbers: why a snapshot is partial; without missing files a server starts from it), and those of [`backup_core::log::position`]: the system identifier, the timeline in eight hexadecimal digits, the first and
 /// the last segment that are needed.
 ///
@@ -255,8 +257,8 @@ impl PostgresSourceBuilder {
     /// with `summarize_wal = on`. Not unless told so: damage that creeps into a page that nobody writes to is noticed only by who reads
     /// it, so that a [full](BackupMode::Full) backup now and then, which reads everything, belongs to it.
     ///
-    /// Where the server cannot tell (it kept no summaries of a part, or was promoted since; pages of the snapshot before were damaged), all is
-    /// read. The manifest has no checksum of a file of which a part was not read.
+    /// Where the server cannot tell (it kept no summaries of a part, or was promoted since; pages of the snapshot before were damaged, or were not verified
+    /// and now are to be), all is read. The manifest has no checksum of a file of which a part was not read.
     ///
     /// All is read, too, where the server was started again since: it may have been put back to an earlier state meanwhile, and its log says nothing of
     /// that. A machine that was put back while the server ran, with its memory, cannot be told from one that was not: make a full backup then.

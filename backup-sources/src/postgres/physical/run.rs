@@ -1,7 +1,7 @@
 //! One run: between the start and the stop of a backup.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ use crate::postgres::wal::SegmentName;
 /// How often `global/pg_control` is read until it is whole, and how long before that.
 const CONTROL_ATTEMPTS: u32 = 20;
 const CONTROL_PAUSE: Duration = Duration::from_millis(50);
+/// The state of a server that replays the log, `DB_IN_ARCHIVE_RECOVERY`.
+const IN_RECOVERY: u32 = 5;
 /// How long a standby is waited for that has not replayed as far as the backup's start.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -43,11 +45,19 @@ pub(super) struct Notes {
     gone: AtomicU64,
     /// Pages that are damaged.
     damaged: AtomicU64,
+    /// Whether something was taken over whose pages nobody has verified.
+    unverified: AtomicBool,
 }
 
 impl Notes {
     pub(super) fn new(checksum: ManifestChecksum) -> Self {
-        Self { checksum, manifest: Mutex::default(), gone: AtomicU64::new(0), damaged: AtomicU64::new(0) }
+        Self {
+            checksum,
+            manifest: Mutex::default(),
+            gone: AtomicU64::new(0),
+            damaged: AtomicU64::new(0),
+            unverified: AtomicBool::new(false),
+        }
     }
 
     /// Counts a failure that says that the file is not there any more.
@@ -92,6 +102,8 @@ pub(super) struct PhysicalRun {
     notes: Arc<Notes>,
     /// What changed since the snapshot before, where that is known.
     changed: Option<ChangedBlocks>,
+    /// Whether the pages of the snapshot before were verified.
+    parent_verified: bool,
 }
 
 impl PhysicalRun {
@@ -111,6 +123,7 @@ impl PhysicalRun {
             );
             return Err(Error::invalid_input(message));
         }
+        check_files(&control, start, session.server.is_standby)?;
         let version_directory = format!("PG_{}_{}", session.server.major(), control.catalog_version);
         let notes = Arc::new(Notes::new(source.manifest_checksum));
         Ok(Self {
@@ -126,6 +139,7 @@ impl PhysicalRun {
             items: Vec::new().into_iter(),
             notes,
             changed: None,
+            parent_verified: false,
         })
     }
 
@@ -133,7 +147,7 @@ impl PhysicalRun {
     async fn changed_since(&self, parent: &SnapshotInfo) -> Result<ChangedBlocks> {
         let major = self.session.server.major();
         let server = self.session.identity;
-        let between = Between::new(parent, major, server, &self.control, self.start);
+        let between = Between::new(parent, major, server, &self.control, self.start, self.verifies());
         let between = between.map_err(Error::invalid_input)?;
         ChangedBlocks::ask(self.session.client(), between, &self.job).await
     }
@@ -177,6 +191,11 @@ impl PhysicalRun {
             tokio::time::sleep(pause).await;
             waited = waited.saturating_add(pause);
         }
+    }
+
+    /// Whether the pages that are read are verified.
+    fn verifies(&self) -> bool {
+        self.source.verify_checksums && self.control.data_checksums
     }
 
     fn check_session(&self) -> Result<()> {
@@ -238,6 +257,23 @@ impl PhysicalRun {
     }
 }
 
+/// Makes sure that the files whose `global/pg_control` says this are those of the server that began a backup at `start`. Another node of the same
+/// cluster, on the same machine, with the same port and started at the same time, has nearly everything in common with it.
+fn check_files(control: &ControlFile, start: Lsn, is_standby: bool) -> Result<()> {
+    // The server answers that the backup has begun when its own file says so, and never goes back behind it.
+    let is_behind = control.checkpoint_redo < start;
+    if !is_behind && (control.state == IN_RECOVERY) == is_standby {
+        return Ok(());
+    }
+    let message = format!(
+        "the files are not those of the server that the backup was started on: their last checkpoint is at {}{}, the backup began at {start} on a {}.          Give the data directory of this server; or, if it was promoted just now, repeat the backup",
+        control.checkpoint_redo,
+        if control.state == IN_RECOVERY { ", of a standby" } else { "" },
+        if is_standby { "standby" } else { "primary" }
+    );
+    Err(Error::new(ErrorKind::Transient, message))
+}
+
 /// Reads `global/pg_control` until it is whole: the server may be writing it.
 async fn read_control(reader: &dyn PgFileReader) -> Result<(Bytes, ControlFile)> {
     const PATH: &str = "global/pg_control";
@@ -261,6 +297,8 @@ async fn read_control(reader: &dyn PgFileReader) -> Result<(Bytes, ControlFile)>
 #[async_trait]
 impl SourceRun for PhysicalRun {
     async fn since(&mut self, parent: &SnapshotInfo) -> Result<()> {
+        self.parent_verified =
+            parent.position.get("pages_verified").is_some_and(|verified| verified == "true");
         if !self.source.wal_summaries {
             return Ok(());
         }
@@ -291,9 +329,8 @@ impl SourceRun for PhysicalRun {
         // What a relation has grown by since the backup was started, replay adds.
         let opener = self.reader.open(path, relation.map(|_| size), size, changed.as_deref());
         let control = &self.control;
-        let verify = self.source.verify_checksums && control.data_checksums;
         let pages = relation
-            .filter(|_| verify)
+            .filter(|_| self.verifies())
             .and_then(|relation| Pages::new(relation, control.block_bytes, control.segment_blocks));
         let modified = entry.posix.map(|posix| posix.modified).unwrap_or_default();
         let (name, notes) = (entry.name.clone(), Arc::clone(&self.notes));
@@ -311,6 +348,9 @@ impl SourceRun for PhysicalRun {
     }
 
     fn unchanged(&self, entry: &Entry) {
+        if !self.parent_verified {
+            self.notes.unverified.store(true, Ordering::Relaxed);
+        }
         let modified = entry.posix.map(|posix| posix.modified).unwrap_or_default();
         let checksum = Checksum::from_attributes(&entry.attributes);
         self.notes.add_file(entry.name.clone(), entry.size.unwrap_or_default(), modified, checksum);
@@ -338,6 +378,7 @@ impl SourceRun for PhysicalRun {
         let noted = self.notes.manifest().len().saturating_add(self.notes.gone.load(Ordering::Relaxed));
         let missing = plan.files.saturating_sub(noted);
         let damaged = self.notes.damaged.load(Ordering::Relaxed);
+        let verified = self.verifies() && !self.notes.unverified.load(Ordering::Relaxed);
 
         let (owner, time) = (plan.owner, stopped.time);
         let mut trailing = Vec::new();
@@ -375,6 +416,7 @@ impl SourceRun for PhysicalRun {
             ("block_bytes", control.block_bytes.to_string()),
             ("wal_segment_bytes", size.bytes().to_string()),
             ("data_checksums", control.data_checksums.to_string()),
+            ("pages_verified", verified.to_string()),
             ("from", if server.is_standby { "standby" } else { "primary" }.to_owned()),
             ("tablespaces", tablespaces),
             ("damaged_pages", damaged.to_string()),
@@ -433,5 +475,31 @@ mod tests {
         assert_eq!(ControlFile::parse(&bytes).unwrap(), control);
         let error = read_control(&Torn(AtomicU32::new(u32::MAX))).await.unwrap_err();
         assert!(error.is_corruption(), "{error}");
+    }
+
+    #[test]
+    fn files_of_another_node_are_not_taken_for_the_servers() {
+        let written = ControlFile::parse(&super::super::control::tests::written(1300)).unwrap();
+        let control = |state, redo| ControlFile { state, checkpoint_redo: Lsn::new(redo), ..written.clone() };
+        let fits =
+            |state, redo, is_standby| check_files(&control(state, redo), Lsn::new(0x300_0028), is_standby);
+        // At its start or later, as a checkpoint may have come since; 3 is shutting down.
+        for redo in [0x300_0028, 0x400_0028] {
+            fits(6, redo, false).unwrap();
+            fits(3, redo, false).unwrap();
+            fits(IN_RECOVERY, redo, true).unwrap();
+        }
+        for (state, redo, is_standby) in [
+            (6, 0x300_0027, false),
+            (IN_RECOVERY, 0x300_0027, true),
+            (IN_RECOVERY, 0x400_0028, false),
+            (6, 0x400_0028, true),
+            (1, 0x400_0028, true),
+        ] {
+            let error = fits(state, redo, is_standby).unwrap_err();
+            assert!(error.is_retryable(), "{error}");
+            assert!(error.message().contains("not those of the server"), "{error}");
+            assert!(error.message().contains("0/3000028"), "{error}");
+        }
     }
 }

@@ -42,6 +42,11 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    #[cfg(test)]
+    pub(super) fn new(system: i64, started_micros: i64) -> Self {
+        Self { system, started_micros }
+    }
+
     /// When the server started, in microseconds since 1970, as snapshots say it.
     pub(super) fn started(self) -> String {
         self.started_micros.to_string()

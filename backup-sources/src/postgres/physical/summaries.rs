@@ -65,13 +65,14 @@ pub(super) struct Between {
 
 impl Between {
     /// From the start of `parent` to that of a backup of `server`, whose cluster is that of `control`, at `start`; otherwise why nothing can be
-    /// told.
+    /// told. `verifies` is whether the pages that this backup reads are verified: those that it does not read must have been then.
     pub(super) fn new(
         parent: &SnapshotInfo,
         major: i32,
         server: Identity,
         control: &ControlFile,
         start: Lsn,
+        verifies: bool,
     ) -> Result<Self, String> {
         if major < SINCE_MAJOR {
             return Err(format!("PostgreSQL {major} does not summarize its log; {SINCE_MAJOR} does"));
@@ -93,6 +94,9 @@ impl Between {
             if position(name) != wanted {
                 return Err(format!("the snapshot before, {}, {what}", parent.id));
             }
+        }
+        if verifies && position("pages_verified") != "true" {
+            return Err(format!("the snapshot before, {}, has pages that nobody has verified", parent.id));
         }
         let from: Lsn = position("start_lsn").parse().map_err(|error: Error| error.to_string())?;
         if from > start {
@@ -266,6 +270,11 @@ async fn is_on(client: &Client) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use backup_core::report::Outcome;
+    use backup_core::{SnapshotId, Timestamp};
+
     use super::*;
     use crate::postgres::physical::control::tests::written;
 
@@ -333,5 +342,59 @@ mod tests {
         assert_eq!(covered(&all, lsn(3)), lsn(3));
         assert_eq!(covered(&[], lsn(3)), lsn(3));
         assert_eq!(covered(&all, lsn(21)), lsn(30));
+    }
+
+    fn parent(positions: &[(&str, &str)]) -> SnapshotInfo {
+        SnapshotInfo {
+            id: SnapshotId::from_bytes([7; 16]),
+            time: Timestamp::default(),
+            stored: None,
+            source: "postgres".into(),
+            identity: Vec::new(),
+            host: "db".into(),
+            label: None,
+            tenant: None,
+            description: None,
+            tags: BTreeMap::new(),
+            position: positions.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            parent: None,
+            outcome: Outcome::Complete,
+            entries: 0,
+            bytes_logical: 0,
+            bytes_added: 0,
+            skipped: Vec::new(),
+            skipped_count: 0,
+            origin: None,
+            change: None,
+            anomaly: None,
+            workload: None,
+        }
+    }
+
+    #[test]
+    fn what_nobody_has_verified_is_read_by_whoever_verifies() {
+        let known = [
+            ("system_identifier", "7412"),
+            ("timeline", "3"),
+            ("server_started", "1795161600000000"),
+            ("block_bytes", "8192"),
+            ("data_checksums", "true"),
+            ("damaged_pages", "0"),
+            ("start_lsn", "0/2000028"),
+        ];
+        let between = |further: &[(&str, &str)], verifies| {
+            let parent = parent(&[&known[..], further].concat());
+            let server = Identity::new(7412, 1_795_161_600_000_000);
+            Between::new(&parent, 18, server, &control(), Lsn::new(0x300_0028), verifies)
+        };
+        assert_eq!(between(&[("pages_verified", "true")], true).unwrap().from, Lsn::new(0x200_0028));
+        // Also where a snapshot was made before it was said.
+        for further in [&[][..], &[("pages_verified", "false")]] {
+            let why = between(further, true).unwrap_err();
+            assert!(why.contains("nobody has verified"), "{why}");
+            assert!(between(further, false).is_ok());
+        }
+        assert!(between(&[("pages_verified", "true"), ("damaged_pages", "1")], true).is_err());
+        assert!(between(&[("pages_verified", "true"), ("start_lsn", "0/4000028")], true).is_err());
     }
 }

@@ -5,10 +5,10 @@ use std::pin::Pin;
 use backup_core::{Error, ErrorKind, Result};
 
 use super::session::Session;
-use super::{Position, SlotState, Standing, WalStatus};
-use crate::postgres::Lsn;
+use super::{Position, Receiver, SlotState, Standing, WalStatus};
 use crate::postgres::replication::ReplicationClient;
 use crate::postgres::wal::{SegmentName, SegmentSize, TimelineHistory};
+use crate::postgres::{Connect, Lsn};
 
 pub(super) type SlotCheck<'a> = Pin<Box<dyn Future<Output = Result<Option<SlotState>>> + Send + 'a>>;
 
@@ -21,7 +21,7 @@ impl<'a> Session<'a> {
         resumed: Option<Position>,
     ) -> Result<Option<Lsn>> {
         let Some(slot) = &self.receiver.options.slot else { return Ok(None) };
-        let mut state = match self.ask_for_slot().await {
+        let mut state = match ask_for_slot(self.receiver, &self.connect).await {
             Ok(state) => state,
             // A user who may replicate only is let in to no database: then the server's answers to the replication have to do.
             Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NotFound) => {
@@ -57,7 +57,7 @@ impl<'a> Session<'a> {
                 return Err(Error::new(ErrorKind::InvalidInput, message));
             }
             client.create_slot(slot).await?;
-            state = self.ask_for_slot().await?;
+            state = ask_for_slot(self.receiver, &self.connect).await?;
             if let Some(known) = &state {
                 self.watch_slot(known);
             }
@@ -65,26 +65,15 @@ impl<'a> Session<'a> {
         Ok(state.and_then(|state| state.restart_lsn))
     }
 
-    async fn ask_for_slot(&self) -> Result<Option<SlotState>> {
-        let Some(slot) = &self.receiver.options.slot else { return Ok(None) };
-        let asking = async {
-            let client = self.receiver.connect.connect_to_ask().await?;
-            SlotState::of(&client, slot).await
-        };
-        tokio::time::timeout(self.receiver.options.silence_max, asking).await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Transient, "the server does not say how a slot is"))
-        })
-    }
-
     /// Asks for the slot's state, after a while.
     pub(super) fn slot_check(&self) -> SlotCheck<'a> {
-        let (receiver, job) = (self.receiver, self.job);
+        let (receiver, connect) = (self.receiver, self.connect.clone());
         Box::pin(async move {
             if receiver.options.slot.is_none() {
                 return std::future::pending().await;
             }
             tokio::time::sleep(receiver.options.status_interval).await;
-            Session::new(receiver, job).ask_for_slot().await
+            ask_for_slot(receiver, &connect).await
         })
     }
 
@@ -158,4 +147,16 @@ impl<'a> Session<'a> {
         self.record(from, why).await?;
         if self.receiver.options.accept_gap { Ok(()) } else { Err(self.receiver.lost(from, why)) }
     }
+}
+
+/// What a server says of the receiver's slot.
+async fn ask_for_slot(receiver: &Receiver, connect: &Connect) -> Result<Option<SlotState>> {
+    let Some(slot) = &receiver.options.slot else { return Ok(None) };
+    let asking = async {
+        let client = connect.connect_to_ask().await?;
+        SlotState::of(&client, slot).await
+    };
+    tokio::time::timeout(receiver.options.silence_max, asking)
+        .await
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Transient, "the server does not say how a slot is")))
 }

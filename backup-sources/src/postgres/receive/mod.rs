@@ -178,6 +178,8 @@ pub struct ReceiveStatus {
 ///
 /// In memory there are at most four segments that are being stored, and the one that is being received.
 ///
+/// Of several servers that the connection names, each attempt takes one, and asks it alone for its log and of the slot.
+///
 /// Each slot is for one receiver. A slot that is about to lose what it keeps (`unreserved`) is an [`Event::Alert`], also while the store
 /// stands still; so is one whose state cannot be seen. One that has lost it is an error that says so, after the gap was recorded.
 ///

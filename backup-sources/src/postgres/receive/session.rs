@@ -12,7 +12,7 @@ use super::tail::{Part, Tail};
 use super::{Position, Receiver, WalStatus, start};
 use crate::postgres::replication::{EndOfTimeline, ReplicationClient, ReplicationStream, StreamEvent};
 use crate::postgres::wal::{SegmentName, SegmentSize, TimelineHistory};
-use crate::postgres::{Lsn, Timeline};
+use crate::postgres::{Connect, Lsn, Timeline};
 
 /// Parts of the log that are stored at once.
 const PUTS_MAX: usize = 4;
@@ -35,6 +35,8 @@ struct Done {
 pub(super) struct Session<'a> {
     pub(super) receiver: &'a Receiver,
     pub(super) job: &'a JobContext,
+    /// The one server of which everything is asked: of several that one may name, each has slots and a log of its own.
+    pub(super) connect: Connect,
     /// Up to where all is durable.
     pub(super) flushed: Lsn,
     /// What the slot was last.
@@ -51,11 +53,13 @@ enum Ended {
 
 impl<'a> Session<'a> {
     pub(super) fn new(receiver: &'a Receiver, job: &'a JobContext) -> Self {
-        Self { receiver, job, flushed: Lsn::INVALID, slot_was: None, blind: false }
+        let connect = receiver.connect.clone();
+        Self { receiver, job, connect, flushed: Lsn::INVALID, slot_was: None, blind: false }
     }
 
     pub(super) async fn run(&mut self) -> Result<()> {
-        let mut client = ReplicationClient::connect(&self.receiver.connect).await?;
+        self.connect = self.receiver.connect.resolve().await?;
+        let mut client = ReplicationClient::connect(&self.connect).await?;
         let identity = client.identify_system().await?;
         let size = client.segment_size().await?;
         let (history, histories) = histories(&mut client, identity.timeline).await?;
@@ -101,7 +105,7 @@ impl<'a> Session<'a> {
                     standing = None;
                     stored = at.start(size);
                     self.flushed = stored;
-                    client = ReplicationClient::connect(&self.receiver.connect).await?;
+                    client = ReplicationClient::connect(&self.connect).await?;
                     continue;
                 }
                 Err(error) => return Err(error),

@@ -6,8 +6,9 @@ use backup_core::{Error, ErrorKind, RestoreReport, Result};
 use serde::{Deserialize, Serialize};
 
 use super::files::Seen;
+use super::log_directory::LogDirectory;
 use super::place::MARKER;
-use super::prepare::{EMPTIED, Spaces, blocking, resolved};
+use super::prepare::{EMPTIED, Spaces, blocking};
 use super::{ClusterTarget, RecoveryPlan, RecoverySettings, control, tree};
 use crate::system;
 
@@ -104,7 +105,8 @@ fn put_in_place(
         }
         seen.main.insert(name.as_bytes());
     }
-    tree::make_directory(&resolved(&data.join("pg_wal")).join("archive_status"))?;
+    let log = LogDirectory::open(data)?.ok_or_else(|| Error::internal("`pg_wal` was just made"))?;
+    log.make_status()?;
     seen.main.insert(b"pg_wal/archive_status");
     let mut removed = tree::sweep(data, &seen.main)?;
     for (oid, directory) in spaces {
@@ -122,11 +124,10 @@ fn put_in_place(
     tree::write(&data.join(signal), b"")?;
     tree::close_to_others(data)?;
     if system::is_root() {
-        for directory in
-            spaces.values().map(PathBuf::as_path).chain([data, resolved(&data.join("pg_wal")).as_path()])
-        {
+        for directory in spaces.values().map(PathBuf::as_path).chain([data]) {
             tree::own(directory, owner.0, owner.1)?;
         }
+        log.own(owner.0, owner.1)?;
     }
     for directory in spaces.values().map(PathBuf::as_path).chain([data, data.join("pg_wal").as_path()]) {
         tree::sync_all(directory)?;

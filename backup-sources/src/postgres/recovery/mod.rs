@@ -15,6 +15,8 @@ mod files;
 mod finish;
 mod history;
 mod inventory;
+mod living;
+mod log_directory;
 mod owner;
 mod path;
 mod place;

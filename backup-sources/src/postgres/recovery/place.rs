@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use backup_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use super::control;
-use super::{BaseBackup, Refusal};
+use super::living::{others, running_server, why_log_not_taken, why_not_taken};
+use super::{BaseBackup, Refusal, control};
 
 /// The file by which a directory is known to be one that a recovery has begun to write.
 pub(super) const MARKER: &str = "recovery-in-progress.json";
@@ -52,22 +52,30 @@ impl Place {
         own.map(|(oid, place)| (*oid, self.tablespaces.get(oid).unwrap_or(place).clone())).collect()
     }
 
-    /// Looks at the place. Blocks.
+    /// Looks at the place, and, where something is to be replaced, at what the clusters use in whose data directories other processes
+    /// of this machine stand. Blocks.
     ///
     /// # Errors
     ///
     /// It cannot be looked at.
     pub fn survey(&self, bases: &[BaseBackup]) -> Result<PlaceSurvey> {
-        let directory = look_at(&self.data)?;
+        let mut directory = look_at(&self.data)?;
         let mut tablespaces = BTreeMap::new();
         let old = linked(&self.data);
         let interrupted = matches!(directory, DirectoryState::Interrupted);
         let replaced = interrupted || (self.replace && matches!(directory, DirectoryState::Cluster { .. }));
+        // A copy of a cluster has its links, too: what they lead to is what the original has its log and its tablespaces in.
+        let others = if replaced { others(&self.data) } else { Vec::new() };
         for place in bases.iter().flat_map(|base| self.tablespaces_of(base).into_values()) {
             let mut state = look_at(&place)?;
             let own = old.contains(&place) || (interrupted && names_tablespace(&self.data, &place));
             if replaced && own && matches!(state, DirectoryState::Other { .. }) {
                 state = DirectoryState::Interrupted;
+            }
+            if !matches!(state, DirectoryState::Other { .. } | DirectoryState::Cluster { .. })
+                && let Some(why) = why_not_taken(&others, &place)
+            {
+                state = DirectoryState::Unusable { why };
             }
             tablespaces.insert(place, state);
         }
@@ -81,6 +89,9 @@ impl Place {
                     spaces.push(Space { device, directory: place.clone(), free: free.saturating_add(freed) })
                 }
             }
+        }
+        if let Some(why) = why_log_not_taken(&others, &self.data) {
+            directory = DirectoryState::Unusable { why };
         }
         let oids = bases.iter().flat_map(|base| base.tablespaces.keys().copied()).collect();
         Ok(PlaceSurvey { place: self.clone(), directory, tablespaces, oids, spaces })
@@ -251,36 +262,6 @@ pub(super) fn why_not_made(directory: &Path) -> Option<&'static str> {
     }
 }
 
-/// The process of the server that runs in a data directory, by its `postmaster.pid`. A file that a server left which is gone counts
-/// for nothing; where that cannot be told, it counts.
-pub(super) fn running_server(data: &Path) -> Result<Option<u32>> {
-    let path = data.join("postmaster.pid");
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io(format!("`{}` cannot be read", path.display()), error)),
-    };
-    // A server in single-user mode writes its number with a minus.
-    let number = text.lines().next().and_then(|line| line.trim().trim_start_matches('-').parse::<i32>().ok());
-    let Some(pid) = number.and_then(rustix::process::Pid::from_raw) else {
-        let message = format!("`{}` names no process; remove it if no server runs there", path.display());
-        return Err(Error::invalid_input(message));
-    };
-    if rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH) {
-        return Ok(None);
-    }
-    // The number may be another process's by now. A server stands in its data directory.
-    let number = pid.as_raw_nonzero().get();
-    let stat = fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
-    // One that has ended, and that nobody has collected yet.
-    if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')) {
-        return Ok(None);
-    }
-    let stands_in = fs::read_link(format!("/proc/{number}/cwd")).ok();
-    let elsewhere = stands_in.is_some_and(|place| fs::canonicalize(data).is_ok_and(|data| data != place));
-    Ok(if elsewhere { None } else { u32::try_from(number).ok() })
-}
-
 /// Where the links in `pg_tblspc` of the cluster that is there lead to.
 fn linked(data: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(data.join("pg_tblspc")).into_iter().flatten().flatten();
@@ -359,29 +340,10 @@ mod tests {
         fs::write(data.join("backup_label"), "").unwrap();
         assert_eq!(look_at(&data).unwrap(), DirectoryState::Interrupted);
         assert!(matches!(look_at(&data.join("notes")).unwrap(), DirectoryState::Unusable { .. }));
-    }
-
-    #[test]
-    fn a_server_is_found_by_its_file_and_its_process() {
-        let directory = tempfile::tempdir().unwrap();
-        let data = directory.path();
-        let write = |text: &str| fs::write(data.join("postmaster.pid"), text).unwrap();
-        assert_eq!(running_server(data).unwrap(), None);
-        // A process that stands elsewhere has got a number that was a server's.
-        write(&format!("{}\n", std::process::id()));
-        assert_eq!(running_server(data).unwrap(), None);
-        let mut child = std::process::Command::new("sleep").arg("60").current_dir(data).spawn().unwrap();
-        for sign in ["", "-"] {
-            write(&format!("{sign}{}\n{}\n", child.id(), data.display()));
-            assert_eq!(running_server(data).unwrap(), Some(child.id()));
-            assert!(matches!(look_at(data).unwrap(), DirectoryState::Cluster { server: Some(_), .. }));
-        }
+        let mut child = std::process::Command::new("sleep").arg("60").current_dir(&data).spawn().unwrap();
+        fs::write(data.join("postmaster.pid"), format!("{}\n", child.id())).unwrap();
+        assert!(matches!(look_at(&data).unwrap(), DirectoryState::Cluster { server: Some(_), .. }));
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(running_server(data).unwrap(), None);
-        for text in ["", "x\n", "0\n"] {
-            write(text);
-            assert!(running_server(data).is_err(), "{text:?}");
-        }
     }
 }

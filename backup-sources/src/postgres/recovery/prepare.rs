@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use backup_core::{Error, Result};
 
-use super::place::{MARKER, Marker, running_server};
+use super::living::running_server;
+use super::log_directory::LogDirectory;
+use super::place::{MARKER, Marker};
 use super::{ClusterTarget, Place, PlaceSurvey, RecoveryPlan, Refused, control, tree};
 use crate::target::PARTIAL;
 
@@ -76,12 +78,13 @@ pub async fn prepare(plan: &RecoveryPlan) -> Result<ClusterTarget> {
 
 fn clear(plan: &RecoveryPlan, place: &Place, survey: &PlaceSurvey) -> Result<()> {
     let data = &place.data;
+    refuse_links(data)?;
+    let log = LogDirectory::open(data)?;
     tree::make_directory(data)?;
     let spaces = place.tablespaces_of(&plan.base);
     for directory in spaces.values() {
         tree::make_directory(directory)?;
     }
-    refuse_links(data)?;
     let marker = Marker {
         base: plan.base.id.clone(),
         system_identifier: plan.base.system_identifier,
@@ -90,14 +93,24 @@ fn clear(plan: &RecoveryPlan, place: &Place, survey: &PlaceSurvey) -> Result<()>
     let text = serde_json::to_vec_pretty(&marker).map_err(|error| {
         Error::internal("the note about the recovery cannot be written").with_source(error)
     })?;
+    let was_begun = data.join(MARKER).exists();
     tree::write(&data.join(MARKER), &text)?;
+    let would_start = data.join(control::PATH).exists();
     // From here on nothing starts.
     tree::rename(&data.join(control::PATH), &data.join(control::FORMER))?;
-    if let Some(pid) = running_server(data)? {
-        // Somebody was quicker. Nothing else has been touched, and nothing of the recovery may stay that would give the cluster away later.
-        tree::rename(&data.join(control::FORMER), &data.join(control::PATH))?;
-        tree::remove(&data.join(MARKER))?;
+    let server = running_server(data);
+    if !matches!(server, Ok(None)) {
+        // Somebody was quicker, or may have been. Nothing else has been touched, and nothing of this attempt may stay that would give the cluster
+        // away later. What an earlier one has begun starts no more, and must not.
+        if would_start {
+            tree::rename(&data.join(control::FORMER), &data.join(control::PATH))?;
+        }
+        if would_start || !was_begun {
+            tree::remove(&data.join(MARKER))?;
+        }
         tree::sync(data)?;
+    }
+    if let Some(pid) = server? {
         let reasons = vec![super::Refusal::ServerRuns { directory: data.clone(), pid }];
         return Err(Refused { base: Some(plan.base.id.clone()), reasons }.into());
     }
@@ -113,8 +126,11 @@ fn clear(plan: &RecoveryPlan, place: &Place, survey: &PlaceSurvey) -> Result<()>
             std::fs::remove_dir(&partial).map_err(|e| Error::io(partial.display().to_string(), e))?;
         }
     }
-    for name in EMPTIED {
-        let path = resolved(&data.join(name));
+    if let Some(log) = log {
+        log.empty()?;
+    }
+    for name in EMPTIED.into_iter().filter(|name| *name != "pg_wal") {
+        let path = data.join(name);
         if path.is_dir() {
             tree::empty(&path)?;
         }
@@ -142,14 +158,6 @@ fn refuse_links(data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where a directory really is: `pg_wal` may be a link to another disk.
-pub(super) fn resolved(path: &Path) -> PathBuf {
-    match path.file_name().is_some_and(|name| name == "pg_wal") {
-        true => std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
-        false => path.to_owned(),
-    }
-}
-
 /// The tablespaces' directories, by object identifier.
 pub(super) type Spaces = BTreeMap<u32, PathBuf>;
 
@@ -166,31 +174,144 @@ mod tests {
     use super::super::tests::{base, log, plan_of};
     use super::*;
 
+    /// A cluster that is to be replaced, and what is to stand there instead.
+    struct Scene {
+        scratch: tempfile::TempDir,
+        plan: RecoveryPlan,
+        place: Place,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let scratch = tempfile::tempdir().unwrap();
+            let data = scratch.path().join("data");
+            fs::create_dir_all(data.join("global")).unwrap();
+            fs::write(data.join(control::PATH), "of the cluster").unwrap();
+            fs::write(data.join("PG_VERSION"), "15").unwrap();
+            let mut plan = plan_of(&[base(1, 3)], &log(&[(1, 3..=9, "")]), "latest").unwrap();
+            let place = Place::new(&data).replacing();
+            plan.place = Some(place.clone());
+            Self { scratch, plan, place }
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.scratch.path().join(path)
+        }
+
+        fn survey(&self) -> PlaceSurvey {
+            self.place.survey(std::slice::from_ref(&self.plan.base)).unwrap()
+        }
+
+        /// What stands in the data directory.
+        fn left(&self) -> Vec<String> {
+            let entries = fs::read_dir(self.at("data")).unwrap();
+            let mut left: Vec<_> =
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            left.sort();
+            left
+        }
+    }
+
+    fn stand_in(data: &Path) -> std::process::Child {
+        std::process::Command::new("sleep").arg("600").current_dir(data).spawn().unwrap()
+    }
+
     #[test]
     fn a_server_that_starts_while_its_place_is_prepared_keeps_its_cluster() {
-        let scratch = tempfile::tempdir().unwrap();
-        let data = scratch.path().join("data");
-        fs::create_dir_all(data.join("global")).unwrap();
-        fs::write(data.join(control::PATH), "of the cluster").unwrap();
-        fs::write(data.join("PG_VERSION"), "15").unwrap();
-        let plan = plan_of(&[base(1, 3)], &log(&[(1, 3..=9, "")]), "latest").unwrap();
-        let place = Place::new(&data).replacing();
-        let survey = place.survey(std::slice::from_ref(&plan.base)).unwrap();
-        assert_eq!(survey.refusals(&plan.base, 0), []);
+        let scene = Scene::new();
+        let (data, survey) = (scene.at("data"), scene.survey());
+        assert_eq!(survey.refusals(&scene.plan.base, 0), []);
 
-        // Nobody ran there when it was looked at.
-        let mut server = std::process::Command::new("sleep").arg("600").current_dir(&data).spawn().unwrap();
-        fs::write(data.join("postmaster.pid"), format!("{}\n{}\n", server.id(), data.display())).unwrap();
-        let error = clear(&plan, &place, &survey).unwrap_err();
+        // Nobody ran there when it was looked at. The server has written its file, or is about to.
+        let mut server = stand_in(&data);
+        for text in [format!("{}\n{}\n", server.id(), data.display()), String::new()] {
+            fs::write(data.join("postmaster.pid"), &text).unwrap();
+            let error = clear(&scene.plan, &scene.place, &survey).unwrap_err().to_string();
+            let said = if text.is_empty() { "names no process".to_owned() } else { server.id().to_string() };
+            assert!(error.contains(&said), "{error}");
+            assert_eq!(fs::read(data.join(control::PATH)).unwrap(), b"of the cluster");
+            let left = scene.left();
+            assert_eq!(
+                left,
+                ["PG_VERSION", "global", "postmaster.pid"],
+                "a mark gives the cluster away later"
+            );
+        }
         server.kill().unwrap();
         server.wait().unwrap();
-        assert!(error.to_string().contains(&server.id().to_string()), "{error}");
-        assert_eq!(fs::read(data.join(control::PATH)).unwrap(), b"of the cluster");
-        let mut left: Vec<_> = fs::read_dir(&data)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        left.sort();
-        assert_eq!(left, ["PG_VERSION", "global", "postmaster.pid"], "a mark gives the cluster away later");
+
+        // What an earlier attempt has left is a mixture, and stays one that does not start and that is known for what it is.
+        fs::rename(data.join(control::PATH), data.join(control::FORMER)).unwrap();
+        fs::write(data.join(MARKER), "{}").unwrap();
+        clear(&scene.plan, &scene.place, &survey).unwrap_err();
+        assert!(!data.join(control::PATH).exists() && data.join(control::FORMER).exists());
+        assert!(data.join(MARKER).exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_living_cluster_shares_with_the_place_is_not_touched() {
+        let mut scene = Scene::new();
+        for path in
+            ["original/global", "original/pg_tblspc", "data/pg_tblspc", "log", "space/PG_15_202209061/5"]
+        {
+            fs::create_dir_all(scene.at(path)).unwrap();
+        }
+        fs::write(scene.at("original/PG_VERSION"), "15").unwrap();
+        let link = |to: &str, from: &str| std::os::unix::fs::symlink(scene.at(to), scene.at(from)).unwrap();
+        let kept = [scene.at("log/000000010000000000000007"), scene.at("space/PG_15_202209061/5/16384")];
+        for file in &kept {
+            fs::write(file, "of the original").unwrap();
+        }
+        // A copy has the links of its original.
+        for cluster in ["original", "data"] {
+            link("log", &format!("{cluster}/pg_wal"));
+            link("space", &format!("{cluster}/pg_tblspc/16400"));
+        }
+        let mut server = stand_in(&scene.at("original"));
+        for own_log in [false, true] {
+            let shared = if own_log { scene.at("space") } else { scene.at("log") };
+            if own_log {
+                fs::remove_file(scene.at("data/pg_wal")).unwrap();
+                fs::create_dir(scene.at("data/pg_wal")).unwrap();
+                scene.plan.base.tablespaces.insert(16400, scene.at("space"));
+            }
+            let refusals = scene.survey().refusals(&scene.plan.base, 0);
+            assert!(matches!(refusals[..], [super::super::Refusal::BadDirectory { .. }]), "{refusals:?}");
+            let error = prepare(&scene.plan).await.unwrap_err().to_string();
+            let said =
+                [shared, scene.at("original")].map(|path| path.canonicalize().unwrap().display().to_string());
+            for said in said.into_iter().chain([format!("process {}", server.id())]) {
+                assert!(error.contains(&said), "{said} in {error}");
+            }
+            for file in &kept {
+                assert_eq!(fs::read_to_string(file).unwrap(), "of the original");
+            }
+            assert_eq!(fs::read(scene.at("data").join(control::PATH)).unwrap(), b"of the cluster");
+        }
+        server.kill().unwrap();
+        server.wait().unwrap();
+        // It is the copy's alone then.
+        assert_eq!(scene.survey().refusals(&scene.plan.base, 0), []);
+        prepare(&scene.plan).await.unwrap();
+    }
+
+    #[test]
+    fn root_does_not_empty_what_a_servers_user_has_put_a_link_to() {
+        let scene = Scene::new();
+        fs::create_dir(scene.at("roots")).unwrap();
+        fs::write(scene.at("roots/file"), "of root").unwrap();
+        std::os::unix::fs::symlink(scene.at("roots"), scene.at("data/pg_wal")).unwrap();
+        if !crate::system::is_root() {
+            return;
+        }
+        for path in [scene.at("data"), scene.at("data/pg_wal")] {
+            std::os::unix::fs::lchown(path, Some(65_534), Some(65_534)).unwrap();
+        }
+        let before = scene.left();
+        let error = clear(&scene.plan, &scene.place, &scene.survey()).unwrap_err().to_string();
+        assert!(error.contains("/data/pg_wal") && error.contains("/roots"), "{error}");
+        assert_eq!(fs::read_to_string(scene.at("roots/file")).unwrap(), "of root");
+        assert_eq!(scene.left(), before, "something was changed");
+        assert!(scene.at("data").join(control::PATH).exists());
     }
 }

@@ -8,7 +8,7 @@ use backup_core::{Error, ErrorKind, Result};
 use tokio::net::UnixStream;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-use super::place::running_server;
+use super::living::running_server;
 use super::{Programs, Recovered};
 use crate::postgres::connect::explain;
 

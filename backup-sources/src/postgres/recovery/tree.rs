@@ -110,7 +110,10 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
 
 /// Removes what stands below a directory and is not to be kept, and makes that durable. Names are those below it.
 pub(super) fn sweep(path: &Path, keep: &Names) -> Result<u64> {
-    let directory = open(path)?;
+    sweep_opened(&open(path)?, path, keep)
+}
+
+fn sweep_opened(directory: &OwnedFd, path: &Path, keep: &Names) -> Result<u64> {
     let mut removed = 0;
     sweep_below(directory.as_fd(), &mut Vec::new(), keep, 0, &mut removed)
         .map_err(|(name, errno)| failed("cannot be removed", &path.join(lossy(&name)), errno))?;
@@ -135,6 +138,11 @@ pub(super) fn sweep_one(path: &Path, name: &str, keep: &Names) -> Result<u64> {
 /// Removes everything below a directory.
 pub(super) fn empty(path: &Path) -> Result<u64> {
     sweep(path, &Names::default())
+}
+
+/// The same of one that is open; `path` is what errors call it.
+pub(super) fn empty_opened(directory: &OwnedFd, path: &Path) -> Result<u64> {
+    sweep_opened(directory, path, &Names::default())
 }
 
 type Failed = (Vec<u8>, Errno);
@@ -180,9 +188,13 @@ fn sweep_below(
 
 /// Gives a directory and everything below it to a user and a group.
 pub(super) fn own(path: &Path, user: u32, group: u32) -> Result<()> {
-    let directory = open(path)?;
+    own_opened(&open(path)?, path, user, group)
+}
+
+/// The same of one that is open; `path` is what errors call it.
+pub(super) fn own_opened(directory: &OwnedFd, path: &Path, user: u32, group: u32) -> Result<()> {
     let owner = (Uid::from_raw(user), Gid::from_raw(group));
-    rustix::fs::fchown(&directory, Some(owner.0), Some(owner.1))
+    rustix::fs::fchown(directory, Some(owner.0), Some(owner.1))
         .and_then(|()| own_below(directory.as_fd(), owner, 0))
         .map_err(|errno| failed("cannot be given to the server's user", path, errno))
 }

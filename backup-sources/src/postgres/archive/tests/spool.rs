@@ -183,3 +183,33 @@ fn what_is_fetched_ahead_is_bounded_in_bytes_whatever_the_size_of_segments() {
     }
     assert_eq!((of(16, 64), of(16, 3), of(1024, 64), of(16, 0)), ((64, 8), (3, 8), (1, 1), (0, 8)));
 }
+
+#[tokio::test]
+async fn what_nobody_asked_for_is_bounded_in_bytes_and_what_was_put_there_first_goes() {
+    let ahead = Ahead::new().await;
+    let directory = ahead.spooled()[0].parent().unwrap().to_owned();
+    let name = |number: u64| SegmentName::numbered(Timeline::FIRST, number, size());
+    // Of the log that a server replayed before it began again further back: as long as it can be, without taking up a disk.
+    let left: Vec<PathBuf> = (900..903)
+        .map(|number| {
+            let path = directory.join(format!("{}.{number:032}", name(number)));
+            let file = fs::File::create(&path).unwrap();
+            file.set_len(1 << 30).unwrap();
+            let past = std::time::SystemTime::now() - std::time::Duration::from_secs(2000 - number);
+            file.set_modified(past).unwrap();
+            path
+        })
+        .collect();
+    for path in ahead.spooled().iter().filter(|path| !left.contains(path)) {
+        fs::remove_file(path).unwrap();
+    }
+    ahead.fetch(0).await;
+    let spooled = ahead.spooled();
+    let bytes: u64 = spooled.iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert!(bytes <= 2 << 30, "{bytes} bytes in {spooled:?}");
+    assert_eq!(spooled.len(), 4, "those that come next stay: {spooled:?}");
+    assert!(left[2].exists() && !left[0].exists() && !left[1].exists(), "{spooled:?}");
+    (1..4).for_each(|number| {
+        assert!(spooled[number - 1].to_str().unwrap().contains(&ahead.all[number].0.to_string()))
+    });
+}
