@@ -122,7 +122,7 @@ pub struct SessionDocument {
     /// `control/sessions/<session>/decision`.
     #[serde(default)]
     pub makes_snapshot: bool,
-    /// What its machine calls the writer's process, for others on the same machine.
+    /// What its machine calls the writer's process, with a number for this registration, for others on the same machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<String>,
 }

@@ -69,9 +69,9 @@ impl Session {
             host: host.to_owned(),
             purpose: purpose.to_owned(),
             makes_snapshot,
-            process: process::own(),
+            process: process::registration(),
         };
-        process::begin(id);
+        document.process.iter().for_each(|registration| process::begin(registration));
         let session = Self { id, document, beats: AtomicU64::new(0), taken_over: None };
         let key = ControlKey::SessionOpen(id).key()?;
         store.put_document(&key, ObjectType::Session, &session.document, put, job).await?;
@@ -89,13 +89,13 @@ impl Session {
         let key = ControlKey::SessionOpen(id).key()?;
         let max = limits::CONTROL_BYTES_MAX;
         let document: SessionDocument = store.get_document(&key, ObjectType::Session, max, job).await?;
-        if !document.process.as_ref().is_some_and(|process| process::is_gone(process, id)) {
+        if !document.process.as_ref().is_some_and(|process| process::is_gone(process)) {
             return Ok(None);
         }
         let prefix = key.as_str().strip_suffix("open").unwrap_or_default();
         let listing = ControlListing::of(&store.sink.list_all(prefix).await?);
         let last = listing.sessions.get(&id).and_then(|session| session.beats.last().copied());
-        process::begin(id);
+        document.process.iter().for_each(|registration| process::begin(registration));
         let first = last.map_or(0, |last| last.saturating_add(1));
         let session = Self { id, document, beats: AtomicU64::new(first), taken_over: Some(first) };
         session.beat(store, put, job).await?;
@@ -214,7 +214,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        process::end(self.id);
+        self.document.process.iter().for_each(|registration| process::end(registration));
     }
 }
 
@@ -224,7 +224,7 @@ impl Repository {
         let key = ControlKey::SessionOpen(id).key()?;
         let max = limits::CONTROL_BYTES_MAX;
         match self.store().get_document(&key, ObjectType::Session, max, job).await {
-            Ok(SessionDocument { process: Some(process), .. }) => Ok(process::is_gone(&process, id)),
+            Ok(SessionDocument { process: Some(process), .. }) => Ok(process::is_gone(&process)),
             Ok(_) => Ok(false),
             Err(error) if error.is_corruption() || error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
