@@ -246,7 +246,9 @@ impl Repository {
     }
 
     async fn read_evidence(&self, meta: &ObjectMeta, job: &JobContext) -> Result<Option<Evidence>> {
-        let Ok(id) = keys::id_of(&meta.key) else { return Ok(None) };
+        // What stands beside the kinds is of a version before there were any.
+        let is_of_a_kind = meta.key.as_str().matches('/').count() == 2;
+        let Some(id) = keys::id_of(&meta.key).ok().filter(|_| is_of_a_kind) else { return Ok(None) };
         let max = limits::CONTROL_BYTES_MAX;
         let read = self.store().get_document(&meta.key, ObjectType::Evidence, max, job).await;
         match read {
