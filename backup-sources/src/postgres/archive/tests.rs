@@ -115,8 +115,12 @@ async fn trap_23_nothing_is_acknowledged_unless_every_place_has_it() {
     let all = segments(1);
     sink.set_faults(always(Operation::Put));
     assert!(put(&archive, &all[0]).await.is_err());
-    assert!(!archive.clone().audit(None, &job()).await.unwrap().is_sound(), "one place is behind");
     sink.set_faults([]);
+    // The other place may have had it before the failure was known.
+    let first = WalArchive::new(places[..1].to_vec()).unwrap();
+    let is_there = matches!(get(&first, &all[0].0.to_string()).await, Ok(Fetched::Found(_)));
+    let is_sound = archive.clone().audit(None, &job()).await.unwrap().is_sound();
+    assert_eq!(is_sound, !is_there, "one place is behind");
     assert_eq!(put(&archive, &all[0]).await.unwrap(), Archived::Stored);
     for place in places {
         let alone = WalArchive::new(vec![place]).unwrap();
