@@ -46,7 +46,7 @@ pub struct CollectOptions {
     /// Whether to go on although a snapshot is anomalous, and nobody has [confirmed](Repository::confirm_anomaly) it.
     pub ignore_anomalies: bool,
     /// For how long evidence is kept, by the store's clock: for ever if this is none, and the newest
-    /// [`EVIDENCE_READ_MAX`](limits::EVIDENCE_READ_MAX) objects in any case.
+    /// [`EVIDENCE_READ_MAX`](limits::EVIDENCE_READ_MAX) objects and verifications in any case.
     pub keep_evidence: Option<Duration>,
     /// The host it runs on, for those who look at the repository.
     pub host: String,

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 /// What file systems leave unallocated: aligned blocks of this many zeros.
 const HOLE_BYTES: usize = 4096;
-/// Bytes written by one call at most. File systems take memory for a long write in pieces as long as it, and such pieces are
-/// slow to come by: in calls of 1 MiB ext4 of Linux 6.18 took two to four times as long as in calls of 64 to 512 KiB.
+/// Bytes written by one call at most: in calls of 1 MiB ext4 of Linux 6.18 took more than twice as long, of the system's time, as in
+/// calls of 64 to 512 KiB.
 const WRITE_BYTES: usize = 256 * 1024;
 /// Bytes copied at once.
 const COPY_BYTES: usize = 256 * 1024;
