@@ -6,7 +6,9 @@ use bytes::{Bytes, BytesMut};
 use super::view::View;
 use super::{WalArchive, log_name};
 use crate::postgres::Timeline;
-use crate::postgres::wal::{SegmentName, Summary, TimelineHistory, WalFile, check_partial, check_segment};
+use crate::postgres::wal::{
+    SegmentName, SegmentSize, Summary, TimelineHistory, WalFile, check_partial, check_segment,
+};
 
 /// What came of asking for a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,19 +151,19 @@ impl WalArchive {
             }
             WalFile::Partial(_) | WalFile::BackupLabel(..) => return Ok(content.content),
         };
-        let header = check_partial(&content.content, segment, None)?;
-        if header.system_identifier != lineage {
-            let other = header.system_identifier;
-            return Err(Error::corruption(format!("{segment} is of the cluster {other}, not of {lineage}")));
-        }
-        let _ = self.size.set(header.segment_size);
-        let whole = header.segment_size.bytes();
-        if content.content.len() as u64 == whole {
-            check_segment(&content.content, segment, Some(header.segment_size))?;
+        let size = self.checked(lineage, segment, &content)?;
+        if content.content.len() as u64 == size.bytes() {
             return Ok(content.content);
         }
-        // The beginning of a segment is all that there is of it only if nothing came after it.
+        // The beginning of a segment is all that there is of it only if nothing came after it. It is read anew after the look at what is
+        // there: what came between the two makes a log that goes on look as if it had lost something.
         let view = self.view(lineage, job).await?;
+        let name = log_name(lineage, file);
+        let content = self.read(&name, job).await?.ok_or_else(|| vanished(file))?;
+        self.checked(lineage, segment, &content)?;
+        if content.content.len() as u64 == size.bytes() {
+            return Ok(content.content);
+        }
         if view.is_whole(segment) {
             return Err(Error::corruption(format!(
                 "{segment} is archived to its end, and only its beginning can be read"
@@ -169,8 +171,23 @@ impl WalArchive {
         }
         self.prove_segment(lineage, segment, &view, job).await?;
         let mut padded = BytesMut::from(&content.content[..]);
-        padded.resize(usize::try_from(whole).unwrap_or(usize::MAX), 0);
+        padded.resize(usize::try_from(size.bytes()).unwrap_or(usize::MAX), 0);
         Ok(padded.freeze())
+    }
+
+    /// Checks that these are the bytes of a segment, or of its beginning, in this lineage; how long the whole is.
+    fn checked(&self, lineage: u64, segment: SegmentName, content: &LogContent) -> Result<SegmentSize> {
+        let header = check_partial(&content.content, segment, None)?;
+        if header.system_identifier != lineage {
+            let other = header.system_identifier;
+            return Err(Error::corruption(format!("{segment} is of the cluster {other}, not of {lineage}")));
+        }
+        let size = header.segment_size;
+        let _ = self.size.set(size);
+        if content.content.len() as u64 == size.bytes() {
+            check_segment(&content.content, segment, Some(size))?;
+        }
+        Ok(size)
     }
 
     /// An error unless what is archived shows that nothing of the log follows the beginning of this segment: then it may be missing, or

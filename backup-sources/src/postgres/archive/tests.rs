@@ -552,4 +552,5 @@ async fn trap_23_of_a_batch_into_a_store_that_fails_now_and_then_only_what_is_du
 }
 
 mod looks;
+mod meanwhile;
 mod spool;
