@@ -1,16 +1,22 @@
 //! Looking after what the server keeps: the slot, and what of the log is lost.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use backup_core::{Error, ErrorKind, Result};
+use tokio::time::{Instant, sleep};
 
 use super::session::Session;
-use super::{Position, Receiver, SlotState, Standing, WalStatus};
+use super::{Position, Receiver, SlotState, Standing, WalStatus, start};
 use crate::postgres::replication::ReplicationClient;
 use crate::postgres::wal::{SegmentName, SegmentSize, TimelineHistory};
 use crate::postgres::{Connect, Lsn};
 
 pub(super) type SlotCheck<'a> = Pin<Box<dyn Future<Output = Result<Option<SlotState>>> + Send + 'a>>;
+
+/// How long a server's `archive_command` is waited for to bring what the server does not send, and how often one looks.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(500);
 
 impl<'a> Session<'a> {
     /// Looks after the slot; returns from where on the server keeps its log for it. `resumed` is where receiving goes on.
@@ -72,7 +78,7 @@ impl<'a> Session<'a> {
             if receiver.options.slot.is_none() {
                 return std::future::pending().await;
             }
-            tokio::time::sleep(receiver.options.status_interval).await;
+            sleep(receiver.options.status_interval).await;
             ask_for_slot(receiver, &connect).await
         })
     }
@@ -128,6 +134,41 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         self.receiver.log.put_gap(from.timeline, from.lsn, why, self.job).await
+    }
+
+    /// Whether more than what is `known` is archived by now. Where the server archives by itself, that is waited for, a minute at most: what
+    /// it does not send may be what it is about to archive. After a promotion it is: a server remembers the number of the segment that it removed
+    /// last, not the timeline, and says of one that waits to be archived that it is gone.
+    pub(super) async fn comes_otherwise(
+        &self,
+        system: u64,
+        history: &TimelineHistory,
+        size: SegmentSize,
+        known: Lsn,
+    ) -> Result<bool> {
+        let (began, mut archives) = (Instant::now(), None);
+        loop {
+            let standing = self.receiver.log.standing(system, history, size, self.job).await?;
+            let now = standing.map(|now| start::resumed(history, now.frontier, size)).transpose()?;
+            if now.is_some_and(|now| now.lsn > known) {
+                return Ok(true);
+            }
+            if archives.is_none() {
+                let mut client = ReplicationClient::connect(&self.connect).await?;
+                let is_on = client.show("archive_mode").await? != "off";
+                if is_on {
+                    let message = format!(
+                        "the server does not send its log from {known} on any more: waiting whether its archive_command brings it"
+                    );
+                    self.receiver.alert(message, self.job);
+                }
+                archives = Some(is_on);
+            }
+            if archives == Some(false) || began.elapsed() >= PATIENCE {
+                return Ok(false);
+            }
+            sleep(LOOK).await;
+        }
     }
 
     /// The server does not have what comes next: an error unless that is accepted.

@@ -88,10 +88,8 @@ impl<'a> Session<'a> {
             let ended = match streamed {
                 Ok(ended) => ended,
                 Err(error) if REMOVED.iter().any(|said| error.message().contains(said)) => {
-                    let now = log.standing(identity.system_identifier, &history, size, self.job).await?;
-                    let now = now.map(|now| start::resumed(&history, now.frontier, size)).transpose()?;
                     let known = self.flushed.max(at.start(size));
-                    if now.is_some_and(|now| now.lsn > known) {
+                    if self.comes_otherwise(identity.system_identifier, &history, size, known).await? {
                         // The server removes what its other way into the archive has brought there meanwhile.
                         let message = "the server has removed what was archived otherwise since";
                         return Err(Error::new(ErrorKind::Transient, message).with_source(error));
