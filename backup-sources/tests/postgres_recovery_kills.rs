@@ -99,12 +99,16 @@ async fn random_kills_leave_nothing_that_starts_but_a_whole_cluster() {
         let label = std::fs::read_to_string(site.data().join("backup_label")).unwrap();
         assert!(label.contains(&base.backup.start_lsn.to_string()), "killed after {at:?}");
         assert!(site.data().join("recovery.signal").exists(), "killed after {at:?}");
+        // The base is the server's own tool's, with its manifest.
+        if primary.version().judging() != primary.version() {
+            continue;
+        }
         let verified = primary.program("pg_verifybackup").arg("-n").arg(site.data()).output().unwrap();
         let leftovers = ["recovery-in-progress.json", "global/pg_control.before-recovery"];
         let said = String::from_utf8_lossy(&verified.stderr).into_owned();
-        let only_leftovers = said
-            .lines()
-            .all(|line| leftovers.iter().any(|name| line.contains(name)) || line.contains(".new\""));
+        let is_leftover =
+            |line: &str| leftovers.iter().any(|name| line.contains(name)) || line.contains(".new\"");
+        let only_leftovers = !said.is_empty() && said.lines().all(is_leftover);
         assert!(verified.status.success() || only_leftovers, "killed after {at:?}: {said}");
     }
     println!(

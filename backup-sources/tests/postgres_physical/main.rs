@@ -25,7 +25,7 @@ use backup_core::{
 };
 use backup_sinks::MemorySink;
 use backup_sources::postgres::{Connect, PostgresSource, PostgresSourceBuilder};
-use postgres_server::{Cluster, Load, Stop, Version, eventually};
+use postgres_server::{Cluster, Load, Stop, eventually};
 use restored::PlacedTarget;
 
 /// A repository in memory.
@@ -100,9 +100,7 @@ impl Restored {
     /// Asks the server's own judge, who must not look for the log.
     pub fn verify(&self, cluster: &Cluster) {
         cluster.account().own(self.root.path());
-        // The packaged 18's tool crashes on every manifest, also on those of its own pg_basebackup; 15's judges the same files.
-        let tools = if cluster.version() > Version(16) { Version(15) } else { cluster.version() };
-        let mut verify = tools.program("pg_verifybackup", &cluster.account());
+        let mut verify = cluster.version().judging().program("pg_verifybackup", &cluster.account());
         let said = postgres_server::run(verify.args(["--no-parse-wal", "--exit-on-error"]).arg(&self.data));
         assert!(said.contains("backup successfully verified"), "{said}");
     }

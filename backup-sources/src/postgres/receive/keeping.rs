@@ -19,13 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(500);
 
 impl<'a> Session<'a> {
-    /// Looks after the slot; returns from where on the server keeps its log for it. `resumed` is where receiving goes on.
-    pub(super) async fn slot(
-        &mut self,
-        client: &mut ReplicationClient,
-        history: &TimelineHistory,
-        resumed: Option<Position>,
-    ) -> Result<Option<Lsn>> {
+    /// Looks after the slot; returns from where on the server keeps its log for it.
+    pub(super) async fn slot(&mut self, client: &mut ReplicationClient) -> Result<Option<Lsn>> {
         let Some(slot) = &self.receiver.options.slot else { return Ok(None) };
         let mut state = match ask_for_slot(self.receiver, &self.connect).await {
             Ok(state) => state,
@@ -45,12 +40,13 @@ impl<'a> Session<'a> {
         if let Some(known) = &state {
             self.watch_slot(known);
             if known.wal_status == WalStatus::Lost {
-                let from = resumed.unwrap_or(Position { timeline: history.timeline(), lsn: Lsn::INVALID });
-                let why = format!("the server has removed what the replication slot `{slot}` was to keep");
-                self.record(from, &why).await?;
-                if !self.receiver.options.accept_gap {
-                    return Err(self.receiver.lost(from, &why));
+                if !self.receiver.options.create_slot {
+                    let message = format!(
+                        "the server does not keep its log for the replication slot `{slot}` any more: drop that and create it anew"
+                    );
+                    return Err(Error::new(ErrorKind::InvalidInput, message));
                 }
+                // It keeps nothing any more. What it lost may be there still, or archived otherwise: that shows where receiving goes on.
                 client.drop_slot(slot).await?;
                 state = None;
             }

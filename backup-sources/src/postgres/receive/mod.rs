@@ -181,7 +181,8 @@ pub struct ReceiveStatus {
 /// Of several servers that the connection names, each attempt takes one, and asks it alone for its log and of the slot.
 ///
 /// Each slot is for one receiver. A slot that is about to lose what it keeps (`unreserved`) is an [`Event::Alert`], also while the store
-/// stands still; so is one whose state cannot be seen. One that has lost it is an error that says so, after the gap was recorded.
+/// stands still; so is one whose state cannot be seen. One that has lost it is made anew, where slots may be created: a gap, which is recorded and an
+/// error, is only what the server does not have any more when it is asked for it.
 ///
 /// While the store takes nothing for [`silence_max`](ReceiveOptions::silence_max), or the slot is in danger meanwhile, the connection is
 /// closed until all that came is stored: `max_slot_wal_keep_size` cannot take hold while a server is sending to somebody who does not read.

@@ -67,7 +67,7 @@ impl<'a> Session<'a> {
         let standing = log.standing(identity.system_identifier, &history, size, self.job).await?;
         let resumed =
             standing.map(|standing| start::resumed(&history, standing.frontier, size)).transpose()?;
-        let restart = self.slot(&mut client, &history, resumed).await?;
+        let restart = self.slot(&mut client).await?;
         let mut at = match resumed {
             Some(Position { timeline, lsn }) => SegmentName::of(timeline, lsn, size),
             None => start::anew(&history, restart.unwrap_or(identity.flushed), size),
