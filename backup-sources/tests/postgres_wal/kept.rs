@@ -165,6 +165,10 @@ impl ReceivedLog for Blocked {
         self.archive.standing(system_identifier, history, size, job).await
     }
 
+    async fn has_segment(&self, segment: SegmentName, job: &JobContext) -> Result<bool> {
+        self.archive.has_segment(segment, job).await
+    }
+
     async fn put_segment(&self, segment: SegmentName, content: Bytes, job: &JobContext) -> Result<Archived> {
         self.wait().await;
         self.archive.put_segment(segment, content, job).await
@@ -220,6 +224,10 @@ impl ReceivedLog for Ordered {
         job: &JobContext,
     ) -> Result<Option<Standing>> {
         self.archive.standing(system_identifier, history, size, job).await
+    }
+
+    async fn has_segment(&self, segment: SegmentName, job: &JobContext) -> Result<bool> {
+        self.archive.has_segment(segment, job).await
     }
 
     async fn put_segment(&self, segment: SegmentName, content: Bytes, job: &JobContext) -> Result<Archived> {

@@ -84,41 +84,6 @@ async fn trap_28_a_slot_in_danger_is_an_alert_and_a_lost_one_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trap_28_a_lost_slot_costs_nothing_as_long_as_the_server_has_its_log() {
-    // What is not archived the server keeps, whatever it does not keep for the slot.
-    let config =
-        "archive_mode = on\narchive_command = 'false'\nmax_slot_wal_keep_size = 4MB\nmin_wal_size = 2MB";
-    let cluster = Cluster::builder().initdb("--wal-segsize=1").config(config).start();
-    cluster.bench_init(1);
-    let (archive, job) = (archive().await, JobContext::new());
-    let mut options = ReceiveOptions::with_slot("received");
-    let receive = async |options: &ReceiveOptions| {
-        let receiver = Receiver::new(connect(&cluster), Arc::new(archive.clone()), options.clone()).unwrap();
-        receiver.run(&job).await
-    };
-    options.until = Some(lsn(&cluster.lsn()));
-    receive(&options).await.unwrap();
-    let in_the_view = "select wal_status from pg_replication_slots";
-    eventually("the loss of the slot", || {
-        cluster.bench(1, 200);
-        cluster.switch_wal();
-        cluster.checkpoint();
-        (cluster.sql(in_the_view) == "lost").then_some(())
-    });
-    options.until = Some(lsn(&cluster.lsn()));
-    // Whoever may not create it says what is to be done, and leaves it alone.
-    options.create_slot = false;
-    let error = receive(&options).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::InvalidInput && error.to_string().contains("anew"), "{error}");
-    options.create_slot = true;
-    let status = receive(&options).await.unwrap();
-    assert!(status.flushed >= options.until.unwrap(), "{status:?}");
-    let audit = archive.audit(options.until, &job).await.unwrap();
-    assert!(audit.is_sound() && audit.timelines[0].lost.is_empty(), "{audit:?}");
-    assert_eq!(cluster.sql(in_the_view), "reserved");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn trap_28_what_a_server_does_not_send_and_then_archives_is_not_lost() {
     let config = "archive_mode = on\narchive_command = 'false'";
     let cluster = Cluster::builder().initdb("--wal-segsize=1").config(config).start();

@@ -41,6 +41,10 @@ impl ReceivedLog for WalArchive {
         Ok(least)
     }
 
+    async fn has_segment(&self, segment: SegmentName, job: &JobContext) -> Result<bool> {
+        Ok(self.first_missing(&[segment], job).await?.is_none())
+    }
+
     async fn put_segment(&self, segment: SegmentName, content: Bytes, job: &JobContext) -> Result<Archived> {
         self.put(WalFile::Segment(segment), content, None, job).await
     }

@@ -7,20 +7,26 @@ use backup_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep};
 
 use super::session::Session;
-use super::{Position, Receiver, SlotState, Standing, WalStatus, start};
+use super::{Position, Receiver, SlotState, Standing, WalStatus};
 use crate::postgres::replication::ReplicationClient;
 use crate::postgres::wal::{SegmentName, SegmentSize, TimelineHistory};
 use crate::postgres::{Connect, Lsn};
 
 pub(super) type SlotCheck<'a> = Pin<Box<dyn Future<Output = Result<Option<SlotState>>> + Send + 'a>>;
 
-/// How long a server's `archive_command` is waited for to bring what the server does not send, and how often one looks.
-const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(500);
+/// How long a server's `archive_command` is waited for to bring what the server does not send, and how often one looks. A server whose command fails
+/// tries it again after a minute.
+const PATIENCE: Duration = Duration::from_secs(180);
+const LOOK: Duration = Duration::from_secs(2);
 
 impl<'a> Session<'a> {
-    /// Looks after the slot; returns from where on the server keeps its log for it.
-    pub(super) async fn slot(&mut self, client: &mut ReplicationClient) -> Result<Option<Lsn>> {
+    /// Looks after the slot; returns from where on the server keeps its log for it. `resumed` is where receiving goes on.
+    pub(super) async fn slot(
+        &mut self,
+        client: &mut ReplicationClient,
+        history: &TimelineHistory,
+        resumed: Option<Position>,
+    ) -> Result<Option<Lsn>> {
         let Some(slot) = &self.receiver.options.slot else { return Ok(None) };
         let mut state = match ask_for_slot(self.receiver, &self.connect).await {
             Ok(state) => state,
@@ -40,13 +46,12 @@ impl<'a> Session<'a> {
         if let Some(known) = &state {
             self.watch_slot(known);
             if known.wal_status == WalStatus::Lost {
-                if !self.receiver.options.create_slot {
-                    let message = format!(
-                        "the server does not keep its log for the replication slot `{slot}` any more: drop that and create it anew"
-                    );
-                    return Err(Error::new(ErrorKind::InvalidInput, message));
+                let from = resumed.unwrap_or(Position { timeline: history.timeline(), lsn: Lsn::INVALID });
+                let why = format!("the server has removed what the replication slot `{slot}` was to keep");
+                self.record(from, &why).await?;
+                if !self.receiver.options.accept_gap {
+                    return Err(self.receiver.lost(from, &why));
                 }
-                // It keeps nothing any more. What it lost may be there still, or archived otherwise: that shows where receiving goes on.
                 client.drop_slot(slot).await?;
                 state = None;
             }
@@ -132,29 +137,32 @@ impl<'a> Session<'a> {
         self.receiver.log.put_gap(from.timeline, from.lsn, why, self.job).await
     }
 
-    /// Whether more than what is `known` is archived by now. Where the server archives by itself, that is waited for, a minute at most: what
-    /// it does not send may be what it is about to archive. After a promotion it is: a server remembers the number of the segment that it removed
-    /// last, not the timeline, and says of one that waits to be archived that it is gone.
+    /// Whether what comes next, and the server does not send, is archived by now. Where the server archives by itself, that is waited for, a few
+    /// minutes at most: it may be what is about to be archived. After a promotion it is: a server remembers the number of the segment that it
+    /// removed last, not the timeline, and says of one that waits to be archived that it is gone.
     pub(super) async fn comes_otherwise(
         &self,
-        system: u64,
         history: &TimelineHistory,
+        at: SegmentName,
         size: SegmentSize,
-        known: Lsn,
     ) -> Result<bool> {
+        self.receiver.status.send_modify(|status| status.connected = false);
+        // That very segment: a frontier that is further may be beyond others that are missing. Where a timeline ends in it, it is the next one's.
+        let number = at.number(size);
+        let next = SegmentName::numbered(history.timeline_of_segment(number, size), number, size);
         let (began, mut archives) = (Instant::now(), None);
         loop {
-            let standing = self.receiver.log.standing(system, history, size, self.job).await?;
-            let now = standing.map(|now| start::resumed(history, now.frontier, size)).transpose()?;
-            if now.is_some_and(|now| now.lsn > known) {
-                return Ok(true);
+            for segment in [at, next] {
+                if self.receiver.log.has_segment(segment, self.job).await? {
+                    return Ok(true);
+                }
             }
             if archives.is_none() {
                 let mut client = ReplicationClient::connect(&self.connect).await?;
                 let is_on = client.show("archive_mode").await? != "off";
                 if is_on {
                     let message = format!(
-                        "the server does not send its log from {known} on any more: waiting whether its archive_command brings it"
+                        "the server does not send {at} of its log any more: waiting whether its archive_command brings it"
                     );
                     self.receiver.alert(message, self.job);
                 }

@@ -61,6 +61,9 @@ pub trait ReceivedLog: fmt::Debug + Send + Sync + 'static {
         job: &JobContext,
     ) -> Result<Option<Standing>>;
 
+    /// Whether a segment is stored to its end, in every place. Something is stored already when this is asked.
+    async fn has_segment(&self, segment: SegmentName, job: &JobContext) -> Result<bool>;
+
     /// Stores a whole segment.
     async fn put_segment(&self, segment: SegmentName, content: Bytes, job: &JobContext) -> Result<Archived>;
 
@@ -181,8 +184,7 @@ pub struct ReceiveStatus {
 /// Of several servers that the connection names, each attempt takes one, and asks it alone for its log and of the slot.
 ///
 /// Each slot is for one receiver. A slot that is about to lose what it keeps (`unreserved`) is an [`Event::Alert`], also while the store
-/// stands still; so is one whose state cannot be seen. One that has lost it is made anew, where slots may be created: a gap, which is recorded and an
-/// error, is only what the server does not have any more when it is asked for it.
+/// stands still; so is one whose state cannot be seen. One that has lost it is an error that says so, after the gap was recorded.
 ///
 /// While the store takes nothing for [`silence_max`](ReceiveOptions::silence_max), or the slot is in danger meanwhile, the connection is
 /// closed until all that came is stored: `max_slot_wal_keep_size` cannot take hold while a server is sending to somebody who does not read.
@@ -217,7 +219,7 @@ impl Receiver {
     /// # Errors
     ///
     /// [`ErrorKind::Cancelled`]: what was acknowledged is durable, what was received last may not be. [`ErrorKind::NotFound`]: the server does not have
-    /// any more what comes next, nor has its `archive_command` brought it within a minute, and a full
+    /// any more what comes next, nor has its `archive_command` brought it within three minutes, and a full
     /// backup is needed. [`ErrorKind::AlreadyExists`]: another server brought other bytes under the same names. Settings
     /// that the server refuses. What may pass is tried again, until [`give_up_after`](ReceiveOptions::give_up_after).
     pub async fn run(&self, job: &JobContext) -> Result<ReceiveStatus> {

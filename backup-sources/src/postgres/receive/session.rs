@@ -67,7 +67,7 @@ impl<'a> Session<'a> {
         let standing = log.standing(identity.system_identifier, &history, size, self.job).await?;
         let resumed =
             standing.map(|standing| start::resumed(&history, standing.frontier, size)).transpose()?;
-        let restart = self.slot(&mut client).await?;
+        let restart = self.slot(&mut client, &history, resumed).await?;
         let mut at = match resumed {
             Some(Position { timeline, lsn }) => SegmentName::of(timeline, lsn, size),
             None => start::anew(&history, restart.unwrap_or(identity.flushed), size),
@@ -76,7 +76,7 @@ impl<'a> Session<'a> {
         for (timeline, content) in histories {
             log.put_history(timeline, content, self.job).await?;
         }
-        let (mut standing, mut history) = (standing, history);
+        let (mut standing, mut history, mut skipped) = (standing, history, false);
         let mut stored = resumed.map_or(at.start(size), |resumed| resumed.lsn);
         self.flushed = stored;
         loop {
@@ -88,22 +88,31 @@ impl<'a> Session<'a> {
             let ended = match streamed {
                 Ok(ended) => ended,
                 Err(error) if REMOVED.iter().any(|said| error.message().contains(said)) => {
-                    let known = self.flushed.max(at.start(size));
-                    if self.comes_otherwise(identity.system_identifier, &history, size, known).await? {
+                    if skipped {
+                        let message = "the server has removed what was to come after a gap";
+                        return Err(Error::new(ErrorKind::Transient, message).with_source(error));
+                    }
+                    if self.comes_otherwise(&history, at, size).await? {
                         // The server removes what its other way into the archive has brought there meanwhile.
                         let message = "the server has removed what was archived otherwise since";
                         return Err(Error::new(ErrorKind::Transient, message).with_source(error));
                     }
                     self.removed(standing, at, size, &error).await?;
-                    // What comes after the gap.
+                    // What comes after the gap, of what the server has by now.
+                    client = ReplicationClient::connect(&self.connect).await?;
+                    let now = client.identify_system().await?;
+                    if now.timeline != identity.timeline {
+                        return Err(Error::new(ErrorKind::Transient, "the server was promoted meanwhile"));
+                    }
+                    self.slot(&mut client, &history, None).await?;
                     at = match standing.filter(|standing| standing.furthest.lsn > standing.frontier.lsn) {
                         Some(standing) => start::after(&history, standing.furthest, size)?,
-                        None => start::anew(&history, identity.flushed, size),
+                        None => start::anew(&history, now.flushed, size),
                     };
+                    skipped = true;
                     standing = None;
                     stored = at.start(size);
                     self.flushed = stored;
-                    client = ReplicationClient::connect(&self.connect).await?;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -121,7 +130,7 @@ impl<'a> Session<'a> {
                     });
                     at = SegmentName::of(next, switched_at, size);
                     // Nothing is known to be stored of the next timeline, though it may be.
-                    standing = None;
+                    (standing, skipped) = (None, false);
                     stored = at.start(size);
                 }
             }
