@@ -96,8 +96,11 @@ async fn trap_28_what_a_server_does_not_send_and_then_archives_is_not_lost() {
     };
     let reached = receiver(&options).run(&JobContext::new()).await.unwrap().flushed;
     cluster.bench(1, 200);
-    cluster.switch_wal();
-    cluster.bench(1, 20);
+    // More than a receiver looks back when it begins.
+    for _ in 0..70 {
+        cluster.switch_wal();
+        cluster.bench(1, 1);
+    }
     // It is there, and not where the server looks for it.
     let segment = SegmentName::of(Timeline::FIRST, reached, small());
     let path = cluster.data().join("pg_wal").join(segment.to_string());
@@ -111,7 +114,19 @@ async fn trap_28_what_a_server_does_not_send_and_then_archives_is_not_lost() {
     eventually("a wait for the other way", || {
         alerts.all().iter().any(|said| said.contains("archive_command")).then_some(())
     });
-    archive.put(WalFile::Segment(segment), content.into(), None, &JobContext::new()).await.unwrap();
+    // What was archived beyond it does not stand for it.
+    let put = async |segment: SegmentName, content: Vec<u8>| {
+        archive.put(WalFile::Segment(segment), content.into(), None, &JobContext::new()).await.unwrap();
+    };
+    let mut later = segment.next(small()).unwrap();
+    while later.end(small()) <= options.until.unwrap() {
+        put(later, std::fs::read(cluster.data().join("pg_wal").join(later.to_string())).unwrap()).await;
+        later = later.next(small()).unwrap();
+    }
+    assert!(later.number(small()) > segment.number(small()) + 66, "{segment} to {later}");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(running.status().reconnects, 0, "{:?}", running.status());
+    put(segment, content).await;
     let status = running.ended().await.unwrap();
     assert!(status.flushed >= options.until.unwrap(), "{status:?}");
     let audit = archive.audit(options.until, &JobContext::new()).await.unwrap();

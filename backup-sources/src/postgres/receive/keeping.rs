@@ -152,10 +152,10 @@ impl<'a> Session<'a> {
         let next = SegmentName::numbered(history.timeline_of_segment(number, size), number, size);
         let (began, mut archives) = (Instant::now(), None);
         loop {
-            for segment in [at, next] {
-                if self.receiver.log.has_segment(segment, self.job).await? {
-                    return Ok(true);
-                }
+            let log = &self.receiver.log;
+            if log.has_segment(at, self.job).await? || (next != at && log.has_segment(next, self.job).await?)
+            {
+                return Ok(true);
             }
             if archives.is_none() {
                 let mut client = ReplicationClient::connect(&self.connect).await?;

@@ -219,8 +219,8 @@ impl Receiver {
     /// # Errors
     ///
     /// [`ErrorKind::Cancelled`]: what was acknowledged is durable, what was received last may not be. [`ErrorKind::NotFound`]: the server does not have
-    /// any more what comes next, nor has its `archive_command` brought it within three minutes, and a full
-    /// backup is needed. [`ErrorKind::AlreadyExists`]: another server brought other bytes under the same names. Settings
+    /// any more what comes next, nor has its `archive_command` brought it within three minutes; or the slot has lost what it was to keep. A full backup
+    /// is needed. [`ErrorKind::AlreadyExists`]: another server brought other bytes under the same names. Settings
     /// that the server refuses. What may pass is tried again, until [`give_up_after`](ReceiveOptions::give_up_after).
     pub async fn run(&self, job: &JobContext) -> Result<ReceiveStatus> {
         let (mut backoff, mut failing_since) = (BACKOFF_MIN, None);
